@@ -1,0 +1,380 @@
+"""Turns the subset of the Metal Shading Language that shaders/README.md states into C++.
+
+The work is mechanical: address-space words go away (or become checking pointers), kernel parameters with `[[...]]`
+attributes become arguments, everything else is left to the compiler and to the target's prelude in support/. What lies
+outside the subset is an error that names its line, because NVRTC and C++ compilers would accept much of it in silence.
+Lines keep their numbers, so a compiler's log points at the shader's own text.
+
+What a prelude defines for the text below it:
+    all      types, vector operators, make_c, math, threadgroup_barrier, simdgroup_barrier, simd_*, as_type, UNROLL
+             mps_long (64 bits), MPS_CONSTANT (program-scope constants), MPS_THREADGROUP_ARRAY(type, name, (size))
+    cuda     MPS_KERNEL(max threads) in front of `name(parameters) {`; MPS_INTS and MPS_FLOATS, by-value arrays with a
+             member `value`; a function mps_<attribute>() for each built-in: uint3 for positions, uint for indices
+    host     MPS_ENTRY(name, (max threads), (arguments)) after a kernel; in the arguments MPS_BUFFER(type, index, space),
+             MPS_SCALAR(type, index, space) and mps_at.<attribute>
+    checked  as host, and mps_pointer<type, mps_in_<space>>
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import ShaderCompileError
+
+# checked.h and host.h stand on the same scalar types and the same scheduler
+_PRELUDES = {
+    "host": ("scalar.h", "fibers.h", "host.h"),
+    "checked": ("scalar.h", "fibers.h", "checked.h"),
+    "cuda": ("cuda.h",),
+    "opencl": ("opencl.h",),
+}
+TARGETS = tuple(_PRELUDES)
+
+_POSITIONS = (
+    "thread_position_in_threadgroup",
+    "threadgroup_position_in_grid",
+    "thread_position_in_grid",
+    "threads_per_threadgroup",
+    "threadgroups_per_grid",
+)
+_INDICES = ("thread_index_in_threadgroup", "thread_index_in_simdgroup", "simdgroup_index_in_threadgroup")
+_BUILTIN_TYPES = (
+    "void bool char uchar short ushort int uint long ulong half float float2 float3 float4 int2 int3 int4 uint2 uint3 uint4"
+).split()
+
+_SPACES = "device|constant|threadgroup|thread"
+_TYPE = r"[A-Za-z_]\w*(?:\s*<[\w\s,]*>)?"
+_POINTER = re.compile(rf"\b(?:(const)\s+)?({_SPACES})\s+(?:(const)\s+)?(?!const\b)({_TYPE})\s*(?:\b(const)\s*)?([*&])")
+_THREADGROUP_ARRAY = re.compile(rf"\bthreadgroup\s+({_TYPE})\s+(\w+)\s*\[([^\[\]]*)\]\s*;")
+_CONSTANT = re.compile(rf"\bconstant\s+(?:const\s+)?({_TYPE})\s+(\w+)\s*((?:\[[^\[\]]*\]\s*)*)=")
+_KERNEL = re.compile(
+    r"(?:\[\[\s*max_total_threads_per_threadgroup\s*\((?P<limit>[^\[\]]*)\)\s*\]\]\s*)?\bkernel\s+void\s+(?P<name>\w+)\s*\("
+)
+_BUFFER = re.compile(
+    rf"(?:(const)\s+)?(device|constant)\s+(?:(const)\s+)?({_TYPE})\s*(?:\b(const)\s*)?([*&])\s*(\w+)\s*"
+    r"\[\[\s*buffer\s*\(\s*(\d+)\s*\)\s*\]\]"
+)
+_BUILTIN = re.compile(r"(uint|uint3)\s+(\w+)\s*\[\[\s*(\w+)\s*\]\]")
+_SCALAR_KINDS = {("long", "*"): "ints", ("float", "*"): "floats", ("long", "&"): "int", ("float", "&"): "float"}
+
+# construct -> why it is refused; compilers of the other targets would take most of these without a word
+_REFUSED = (
+    (r"\bdouble\b", "there is no double in Metal"),
+    (r"\blong\s+long\b|\bunsigned\b|\bsigned\b|\bsize_t\b", "integers are int, uint, long, ulong, short, ushort"),
+    (r"\bauto\b", "auto hides the address space"),
+    (r"\batomic\w*|\btexture\w*|\bsampler\b", "atomics and textures are outside the subset"),
+    (r"\b(?:virtual|class|new|delete|goto|try|throw|static|extern|asm|typedef|union)\b", "outside the subset"),
+    (r"\[\s*[&=]?\s*\]\s*[({]", "lambdas are outside the subset"),
+    (r"(?:[(,=?:{]|\breturn)\s*&\s*\w+\s*\[", "write p + i for the address of an element"),
+    (r"^[ \t]*#[ \t]*include\b", "the shader must be one text; includes are inlined by the loader"),
+    (r"\busing\s+namespace\b|\bmetal::", "the metal namespace belongs under #if defined(__METAL_VERSION__)"),
+)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One buffer of a kernel: kind is "tensor", "ints", "floats", "int" or "float"; `writable` is a tensor without const."""
+
+    name: str
+    kind: str
+    type: str
+    writable: bool
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """One built-in value that a kernel takes: `type` is "uint" or "uint3"."""
+
+    name: str
+    attribute: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel: parameters in buffer order, and the text of its max_total_threads_per_threadgroup if given."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    builtins: tuple[Builtin, ...]
+    max_total_threads: str | None
+
+
+@dataclass(frozen=True)
+class Translation:
+    """C++ for one target: the prelude and the shader in `text`, and the kernels in it."""
+
+    text: str
+    kernels: tuple[Kernel, ...]
+
+
+@functools.lru_cache(maxsize=len(_PRELUDES))
+def prelude(target: str) -> str:
+    """What the translated text of a target stands on: types, math, barriers."""
+    folder = Path(__file__).resolve().parent / "support"
+    return "".join((folder / name).read_text(encoding="utf-8") for name in _PRELUDES[target])
+
+
+def translate(source: str, target: str) -> Translation:
+    """Translates complete shader text (defines in front, includes inlined).
+
+    Args:
+        source: the shader.
+        target: "host", "checked", "cuda" or "opencl".
+
+    Raises:
+        ValueError: unknown target.
+        ShaderCompileError: the text leaves the subset; the message names the line.
+    """
+    if target not in _PRELUDES:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
+    text = _without_metal_only(_without_comments(source))
+    for pattern, why in _REFUSED:
+        if found := re.search(pattern, text, re.MULTILINE):
+            raise _refusal(text, found.start(), f"{found.group().strip()!r}: {why}")
+    _check_pointers(text)
+    body, kernels = _Writer(text, target).write()
+    return Translation(f'{prelude(target)}\n#line 1 "shader.metal"\n{body}\n', kernels)
+
+
+def _refusal(text: str, position: int, why: str) -> ShaderCompileError:
+    return ShaderCompileError(f"shader.metal:{text.count(chr(10), 0, position) + 1}: {why}")
+
+
+def _blank(match: re.Match[str]) -> str:
+    return " " + "\n" * match.group().count("\n")
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"//[^\n]*|/\*.*?\*/", _blank, text, flags=re.DOTALL)
+
+
+def _without_metal_only(text: str) -> str:
+    """Blanks what only Metal compiles; other conditions are left to the compiler."""
+    lines = text.split("\n")
+    stack: list[bool | None] = []  # True: kept branch of a Metal test, False: dropped branch, None: some other condition
+    for number, line in enumerate(lines):
+        directive = re.match(r"\s*#\s*(if|ifdef|ifndef|else|elif|endif|pragma\s+METAL)\b\s*(.*)", line)
+        word, rest = directive.groups() if directive else ("", "")
+        drop = False in stack
+        if word in ("if", "ifdef", "ifndef"):
+            test = (word + " " + rest).replace(" ", "").strip()
+            metal = {"ifdefined(__METAL_VERSION__)": False, "ifdef__METAL_VERSION__": False}
+            other = {"if!defined(__METAL_VERSION__)": True, "ifndef__METAL_VERSION__": True}
+            branch = (metal | other).get(test)
+            stack.append(branch)
+            drop = drop or branch is not None
+        elif word in ("else", "elif", "endif") and stack:
+            drop = drop or stack[-1] is not None
+            if word == "endif":
+                stack.pop()
+            elif stack[-1] is not None:
+                if word == "elif":
+                    position = len("\n".join(lines[:number])) + 1
+                    raise _refusal("\n".join(lines), position, "#elif after a test of __METAL_VERSION__")
+                stack[-1] = not stack[-1]
+            drop = drop or False in stack[:-1]
+        elif word:
+            drop = True
+        if drop:
+            lines[number] = ""
+    return "\n".join(lines)
+
+
+def _check_pointers(text: str) -> None:
+    """Every pointer and reference to a known type must name its address space."""
+    own = re.findall(r"\bstruct\s+(\w+)", text) + re.findall(r"\b(?:typename|using)\s+(\w+)", text)
+    bare = re.compile(rf"\b(?:{'|'.join([*_BUILTIN_TYPES, *own])})\b(?:\s*<[\w\s,]*>)?\s*(?:const\s*)?[*&]")
+    named = [match.span() for match in _POINTER.finditer(text)]
+    for match in bare.finditer(text):
+        if not any(start <= match.start() < end for start, end in named):
+            raise _refusal(text, match.start(), f"{match.group()!r}: a pointer or reference must name its address space")
+    for match in _POINTER.finditer(text):
+        if re.match(r"\s*[*&]", text[match.end() :]):
+            raise _refusal(text, match.start(), f"{match.group()!r}: pointers to pointers are outside the subset")
+        if match.group(6) == "&" and match.group(2) in ("device", "threadgroup"):
+            raise _refusal(text, match.start(), f"{match.group()!r}: pass a pointer, references are thread or constant")
+
+
+def _closing(text: str, opening: int) -> int:
+    """Position of the bracket that closes the one at `opening`."""
+    pairs = {"(": ")", "{": "}"}
+    first, last = text[opening], pairs[text[opening]]
+    depth = 0
+    for match in re.compile(rf"[{re.escape(first + last)}]").finditer(text, opening):
+        depth += 1 if match.group() == first else -1
+        if depth == 0:
+            return match.start()
+    raise _refusal(text, opening, f"{first!r} is never closed")
+
+
+class _Writer:
+    """Writes one target's text."""
+
+    def __init__(self, text: str, target: str) -> None:
+        self.text = text
+        self.target = target
+
+    def write(self) -> tuple[str, tuple[Kernel, ...]]:
+        pieces: list[str] = []
+        kernels: list[Kernel] = []
+        done = 0
+        for match in _KERNEL.finditer(self.text):
+            end_of_parameters = _closing(self.text, match.end() - 1)
+            opening = self.text.find("{", end_of_parameters)
+            if opening < 0 or self.text[end_of_parameters + 1 : opening].strip():
+                raise _refusal(self.text, end_of_parameters, f"kernel {match['name']}: expected its body")
+            end = _closing(self.text, opening) + 1
+            kernel = self._kernel(match, end_of_parameters)
+            if any(kernel.name == other.name for other in kernels):
+                raise _refusal(self.text, match.start(), f"kernel {kernel.name} is defined twice")
+            pieces.append(self._rewrite(done, match.start(), in_kernel=False))
+            body = self._rewrite(opening + 1, end - 1, in_kernel=True)
+            # the header may span lines: keep their number so that logs stay true
+            pieces.append(self._emit(kernel, body, "\n" * self.text.count("\n", match.start(), opening)))
+            kernels.append(kernel)
+            done = end
+        pieces.append(self._rewrite(done, len(self.text), in_kernel=False))
+        return "".join(pieces), tuple(kernels)
+
+    def _kernel(self, match: re.Match[str], end: int) -> Kernel:
+        buffers: dict[int, Parameter] = {}
+        builtins: list[Builtin] = []
+        position = match.end()
+        for text in self.text[match.end() : end].split(","):
+            parameter = text.strip()
+            where = position + len(text) - len(text.lstrip())
+            position += len(text) + 1
+            if found := _BUFFER.fullmatch(parameter):
+                const = any(found.group(number) for number in (1, 3, 5))
+                space, type_, mark, name, index = found.group(2, 4, 6, 7, 8)
+                kind = "tensor" if (space, mark) == ("device", "*") else _SCALAR_KINDS.get((type_, mark))
+                if kind is None or (space == "device" and mark == "&"):
+                    raise _refusal(self.text, where, f"parameter {parameter!r}: constant ones are long or float, * or &")
+                if int(index) in buffers:
+                    raise _refusal(self.text, where, f"buffer({index}) is bound twice")
+                buffers[int(index)] = Parameter(name, kind, type_, kind == "tensor" and not const)
+            elif (found := _BUILTIN.fullmatch(parameter)) and found.group(3) in _POSITIONS + _INDICES:
+                type_, name, attribute = found.groups()
+                if type_ == "uint3" and attribute in _INDICES:
+                    raise _refusal(self.text, where, f"{attribute} is a uint")
+                builtins.append(Builtin(name, attribute, type_))
+            else:
+                raise _refusal(self.text, where, f"parameter {parameter!r} is outside the subset")
+        if sorted(buffers) != list(range(len(buffers))):
+            raise _refusal(self.text, match.start(), f"kernel {match['name']}: buffer indices must be 0, 1, ... without gaps")
+        if len(buffers) > 31:
+            raise _refusal(self.text, match.start(), f"kernel {match['name']}: Metal binds at most 31 buffers")
+        limit = match["limit"].strip() if match["limit"] else None
+        return Kernel(match["name"], tuple(buffers[index] for index in sorted(buffers)), tuple(builtins), limit)
+
+    def _rewrite(self, start: int, end: int, in_kernel: bool) -> str:
+        """Address-space words of one stretch of text."""
+        text = self.text
+
+        def refuse_left_over(piece: str, offset: int) -> None:
+            if found := re.search(rf"\b(?:{_SPACES})\b|\[\[|\bkernel\b", piece):
+                what = "threadgroup arrays have one dimension and stand at kernel scope; every other use qualifies a pointer"
+                raise _refusal(text, offset + found.start(), f"{found.group()!r}: {what}")
+
+        pieces: list[str] = []
+        done = start
+        pattern = re.compile(f"{_POINTER.pattern}|(?P<array>{_THREADGROUP_ARRAY.pattern})|(?P<constant>{_CONSTANT.pattern})")
+        for match in pattern.finditer(text, start, end):
+            between = text[done : match.start()]
+            refuse_left_over(between, done)
+            pieces.append(between)
+            depth = text.count("{", start, match.start()) - text.count("}", start, match.start())
+            lines = "\n" * match.group().count("\n")
+            if match["array"]:
+                if not in_kernel or depth:
+                    raise _refusal(text, match.start(), "threadgroup arrays belong at the outermost scope of a kernel")
+                array = _THREADGROUP_ARRAY.fullmatch(match["array"])
+                assert array is not None
+                pieces.append(lines + self._array(*array.groups()))
+            elif match["constant"]:
+                if in_kernel or depth:
+                    raise _refusal(text, match.start(), "constants belong at program scope")
+                constant = _CONSTANT.fullmatch(match["constant"])
+                assert constant is not None
+                pieces.append(lines + "MPS_CONSTANT {} {}{}=".format(*constant.groups()))
+            else:
+                const = any(match.group(number) for number in (1, 3, 5))
+                pieces.append(lines + self._pointer(match.group(2), const, match.group(4), match.group(6)))
+            done = match.end()
+        refuse_left_over(text[done:end], done)
+        pieces.append(text[done:end])
+        return self._longs("".join(pieces))
+
+    def _longs(self, text: str) -> str:
+        # long is 64 bits in Metal; in C++ that depends on the platform, so the prelude says which type it is
+        return text if self.target == "opencl" else re.sub(r"\blong\b", "mps_long", text)
+
+    def _array(self, type_: str, name: str, size: str) -> str:
+        return f"MPS_THREADGROUP_ARRAY({type_}, {name}, ({size}));"
+
+    def _pointer(self, space: str, const: bool, type_: str, mark: str) -> str:
+        const = const or space == "constant"
+        if self.target == "opencl":
+            words = {"device": "__global", "constant": "__constant", "threadgroup": "__local", "thread": "__private"}
+            return f"{words[space]} {'const ' if const and space != 'constant' else ''}{type_}{mark}"
+        element = f"const {type_}" if const else type_
+        if self.target == "checked" and mark == "*" and space != "thread":
+            return f"mps_pointer<{element}, mps_in_{space}>"
+        return element + mark
+
+    def _emit(self, kernel: Kernel, body: str, lines: str) -> str:
+        return self._longs(
+            {"host": self._emit_host, "checked": self._emit_host, "cuda": self._emit_cuda, "opencl": self._emit_opencl}[
+                self.target
+            ](kernel, body, lines)
+        )
+
+    def _declared(self, parameter: Parameter) -> str:
+        """The type with which a kernel's function takes a parameter."""
+        if parameter.kind in ("int", "float"):
+            return f"const {parameter.type}"
+        space = "device" if parameter.kind == "tensor" else "constant"
+        return self._pointer(space, not parameter.writable, parameter.type, "*")
+
+    def _emit_host(self, kernel: Kernel, body: str, lines: str) -> str:
+        declared = [f"{self._declared(p)} {p.name}" for p in kernel.parameters]
+        declared += [f"{b.type} {b.name}" for b in kernel.builtins]
+        passed = []
+        for index, p in enumerate(kernel.parameters):
+            macro = "MPS_SCALAR" if p.kind in ("int", "float") else "MPS_BUFFER"
+            passed.append(f"{macro}({'' if p.writable else 'const '}{p.type}, {index}, {_space(p)})")
+        passed += [_builtin(b, "mps_at.") for b in kernel.builtins]
+        entry = f"MPS_ENTRY({kernel.name}, ({kernel.max_total_threads or 1024}), ({', '.join(passed)}))"
+        return f"static void {kernel.name}({', '.join(declared)}){lines}{{{body}}} {entry}"
+
+    def _emit_cuda(self, kernel: Kernel, body: str, lines: str) -> str:
+        declared, head = [], []
+        for p in kernel.parameters:
+            if p.kind in ("ints", "floats"):
+                # passed by value: no allocation and no copy per launch
+                declared.append(f"MPS_{p.kind.upper()} mps_{p.name}")
+                head.append(f"const {p.type}* {p.name} = mps_{p.name}.value;")
+            else:
+                declared.append(f"{self._declared(p)} {p.name}")
+        head += [f"const {b.type} {b.name} = {_builtin(b, 'mps_', '()')};" for b in kernel.builtins]
+        signature = f"MPS_KERNEL({kernel.max_total_threads or 1024}) {kernel.name}({', '.join(declared)})"
+        return f"{signature}{lines}{{ {' '.join(head)} {body}}}"
+
+    def _emit_opencl(self, kernel: Kernel, body: str, lines: str) -> str:
+        # only compiled to check address spaces, never run: built-ins may stay parameters
+        declared = [f"{self._declared(p)} {p.name}" for p in kernel.parameters]
+        declared += [f"{b.type} {b.name}" for b in kernel.builtins]
+        return f"__kernel void {kernel.name}({', '.join(declared)}){lines}{{{body}}}"
+
+
+def _space(parameter: Parameter) -> str:
+    return "device" if parameter.kind == "tensor" else "constant"
+
+
+def _builtin(builtin: Builtin, prefix: str, call: str = "") -> str:
+    scalar = builtin.type == "uint" and builtin.attribute in _POSITIONS
+    return f"{prefix}{builtin.attribute}{call}{'.x' if scalar else ''}"
