@@ -10,6 +10,8 @@ constant gain, w the window, s the scale and c_k the bin weights (1, or with `he
 
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -123,7 +125,7 @@ def _frames(x: Tensor, env: Tensor | None, n_fft: int, hop: int, offset: int, pa
     return signal.unfold(1, n_fft, hop)
 
 
-def _inverse_frames(spec: Tensor, n_fft: int, scale: float, hermitian: bool) -> Tensor:
+def inverse_frames(spec: Tensor, n_fft: int, scale: float, hermitian: bool) -> Tensor:
     """scale * Re sum_k c_k spec[k, f] exp(+2 pi i k n / n_fft) as (B, n_frames, n_fft)."""
     if spec.numel() == 0:  # MKL refuses an empty batch
         return spec.new_zeros(spec.shape[0], spec.shape[2], n_fft)
@@ -160,7 +162,7 @@ def analysis(
     rows = torch.view_as_real(torch.fft.rfft(frames * (window * scale), dim=2))
     if hermitian:
         rows = rows * _bin_weights(n_fft, 1.0, 2.0, rows)[:, None]
-    return rows.to(dtype).transpose(1, 2)
+    return rows.to(dtype).contiguous().transpose(1, 2)
 
 
 def synthesis(
@@ -179,10 +181,10 @@ def synthesis(
     dtype = spec.dtype
     spec, window, env = _computable(spec, window, env)
     n_frames = spec.shape[2]
-    signal = overlap_add(_inverse_frames(spec, n_fft, scale, hermitian) * window, hop_length)
+    signal = overlap_add(inverse_frames(spec, n_fft, scale, hermitian) * window, hop_length)
     if env is not None:
         signal = signal * dense_gain(env, n_fft, hop_length, n_frames)
-    return unpadded(signal, offset, length, pad_mode).to(dtype)
+    return unpadded(signal, offset, length, pad_mode).to(dtype).contiguous()
 
 
 def correlate(
@@ -195,8 +197,12 @@ def correlate(
     pad_mode: str,
     scale: float,
     hermitian: bool,
+    inverse: Callable[[Tensor, int, float, bool], Tensor] = inverse_frames,
 ) -> Tensor:
-    """Signal (B, T) and spectrum (B, bins, n_frames, 2) to (n_fft,): the adjoint of `analysis` in its window."""
+    """Signal (B, T) and spectrum (B, bins, n_frames, 2) to (n_fft,): the adjoint of `analysis` in its window.
+
+    `inverse` replaces `inverse_frames`.
+    """
     dtype = x.dtype
     x, spec, env = _computable(x, spec, env)
     total = x.new_zeros(n_fft)
@@ -204,5 +210,5 @@ def correlate(
     rows = max(1, _CHUNK // max(1, spec.shape[2] * n_fft))
     for part, spectrum in zip(x.split(rows), spec.split(rows)):
         frames = _frames(part, env, n_fft, hop_length, offset, pad_mode, spec.shape[2])
-        total = total + (frames * _inverse_frames(spectrum, n_fft, scale, hermitian)).sum((0, 1))
+        total = total + (frames * inverse(spectrum, n_fft, scale, hermitian)).sum((0, 1))
     return total.to(dtype)
