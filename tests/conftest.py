@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Iterator
 
 # a developer's own settings must not decide what the tests compare
-for _name in [name for name in os.environ if name.startswith("MPS_SPECTRO_")]:
-    del os.environ[_name]
+for _name in ("MPS_SPECTRO_BACKEND", "MPS_SPECTRO_DISABLE"):
+    os.environ.pop(_name, None)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -56,8 +56,9 @@ def _why_missing(name: str) -> str | None:
     if name == "mps" and not REAL_MPS:
         import simulated_mps
 
-        if not simulated_mps.available():
-            return "no MPS device, and the simulated one needs a C++ compiler"
+        why = simulated_mps.why_unavailable()
+        if why is not None:
+            return why
         simulated_mps.install()
     if name == "host":
         from mps_spectro._runtime import RuntimeUnavailable, host
