@@ -27,7 +27,7 @@ class ShaderFault(RuntimeError):
     Attributes:
         kernel: name of the kernel.
         kind: "out of bounds", "misaligned", "uninitialised", "race", "race between groups", "divergent barrier",
-            "threadgroup memory", "lane" or "stack".
+            "threadgroup memory" or "lane".
         array: parameter or threadgroup array that was touched, None for barriers.
         buffer: index of the parameter, None for threadgroup memory and barriers.
         index: element of the array, counted in the type of the access, or None.
@@ -62,7 +62,7 @@ class _Fault(ctypes.Structure):
 
 
 class _Argument(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_int64)]
+    _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_int64), ("writable", ctypes.c_int64)]
 
 
 class _Launch(ctypes.Structure):
@@ -188,11 +188,11 @@ class HostKernel:
                     raise TypeError(f"{what} must be a CPU tensor, got one on {value.device}")
                 if value.dtype in _NO_METAL_DTYPE:
                     raise TypeError(f"{what} is {value.dtype}, which Metal does not have")
-                values[index] = _Argument(value.data_ptr() or None, _extent(value))
+                values[index] = _Argument(value.data_ptr() or None, _extent(value), parameter.writable)
             else:
                 array = _array(what, value, integers=parameter.kind in ("int", "ints"))
                 alive.append(array)
-                values[index] = _Argument(ctypes.addressof(array), ctypes.sizeof(array))
+                values[index] = _Argument(ctypes.addressof(array), ctypes.sizeof(array), False)
         return (values, alive) if real else None
 
 
@@ -286,7 +286,6 @@ _KINDS = (
     "",
     "divergent barrier",
     "threadgroup memory",
-    "stack",
     "lane",
     "out of bounds",
     "misaligned",
@@ -309,7 +308,6 @@ def _fault_error(kernel: Kernel, fault: _Fault) -> ShaderFault:
     text = {
         "divergent barrier": f"the barrier in line {fault.line} is not reached by every thread of its group or simdgroup",
         "threadgroup memory": f"{fault.index} bytes of threadgroup memory, Metal has 32768",
-        "stack": "the kernel's local variables do not fit on its stack",
         "lane": f"line {fault.line} reads simdgroup lane {fault.index}, which does not exist",
         "out of bounds": f"{touched} is out of bounds",
         "misaligned": f"{touched} is not aligned to its type",

@@ -11,7 +11,6 @@ enum mps_fault_kind {
     MPS_NO_FAULT,
     MPS_DIVERGENT_BARRIER,
     MPS_THREADGROUP_SIZE,
-    MPS_STACK_OVERFLOW,
     MPS_LANE,
     MPS_OUT_OF_BOUNDS,
     MPS_MISALIGNED,
@@ -29,7 +28,7 @@ struct mps_fault {
     int line, write;
     uint group[3];
 };
-struct mps_argument { void* data; mps_long bytes; };
+struct mps_argument { void* data; mps_long bytes, writable; };
 struct mps_launch {
     const mps_argument* arguments;
     uint threads[3], group[3];
@@ -64,6 +63,7 @@ struct mps_group {
     uint3 position, extent, count;
     const mps_launch* launch;
     mps_body body;
+    struct mps_checks* checks;
     bool shuffled;
     ulong random;
 };
