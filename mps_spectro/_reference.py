@@ -104,8 +104,10 @@ def dense_gain(env: Tensor, n_fft: int, hop_length: int, n_frames: int) -> Tenso
     length = full_length(n_fft, hop_length, n_frames)
     if length <= 2 * n_fft + hop_length:
         return env
-    middle = torch.arange(n_fft, length - n_fft, device=env.device) % hop_length
-    return torch.cat([env[:n_fft], env[n_fft + middle], env[n_fft + hop_length :]])
+    head, period, tail = env.split((n_fft, hop_length, n_fft))
+    middle = length - 2 * n_fft
+    period = period.roll(-n_fft).expand(-(-middle // hop_length), hop_length).reshape(-1)[:middle]
+    return torch.cat([head, period, tail])
 
 
 def _bin_weights(n_fft: int, edge: float, inside: float, like: Tensor) -> Tensor:
