@@ -1,0 +1,232 @@
+"""How a transform of n_fft samples is cut into radix passes, threads and groups. Pure Python, no device.
+
+Three kinds (shaders/fft.h): `radix` has every size compiled in; `mixed` takes any length with factors 2 .. 13 at run
+time; `bluestein` takes any other length at run time, as a convolution of a power of two. One frame of even length is one
+complex transform of half the length; two frames of odd length share one of the full length (`pair`).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+MAX_THREADS = 1024
+MAX_MEMORY = 32768
+MAX_POINTS = 4096
+ELEMENTS = 16  # complex values a thread holds in registers
+SIMD_WIDTH = 32
+_MIXED_RADICES = (13, 11, 7, 5, 3, 8, 4, 2)
+_COMPLEX_BYTES = 8
+
+# Complex lengths whose pass structure is compiled in: what speech, music and vocoder projects use. Where the last radix is
+# 8 and a sixteenth of the length the number of threads, bins k and length - k meet in one thread (`mirrored`).
+_RADIX_PASSES = {
+    8: (8,),
+    10: (5, 2),
+    16: (4, 4),
+    32: (8, 4),
+    64: (8, 8),
+    128: (16, 8),
+    160: (8, 5, 4),
+    200: (8, 5, 5),
+    256: (4, 8, 8),
+    320: (8, 8, 5),
+    480: (8, 5, 4, 3),
+    512: (8, 8, 8),
+    640: (16, 8, 5),
+    960: (8, 8, 5, 3),
+    1024: (16, 8, 8),
+    2048: (16, 16, 8),
+    3072: (16, 8, 8, 3),
+    3840: (16, 16, 5, 3),
+    4096: (8, 8, 8, 8),
+}
+# Convolution lengths of the chirp transform; first and last radix agree, so its product needs no exchange.
+_BLUESTEIN_PASSES = {
+    64: (8, 8),
+    128: (8, 2, 8),
+    256: (16, 16),
+    512: (8, 8, 8),
+    1024: (8, 16, 8),
+    2048: (16, 8, 16),
+    4096: (16, 16, 16),
+    8192: (8, 16, 8, 8),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to run a transform; `defines` specialise the shader, the rest are its run-time arguments."""
+
+    kind: str
+    n_fft: int
+    pair: bool
+    points: int  # complex transform length
+    fft_points: int  # length the passes work on: points, or the convolution's
+    radices: tuple[int, ...]
+    threads: int  # per frame
+    slots: int  # frames (pairs) in a group at a time
+    group: int  # threads in a group
+    exchange: int  # float2 of threadgroup memory
+    mirrored: bool
+    defines: tuple[tuple[str, int], ...]
+
+    @property
+    def memory(self) -> int:
+        """Bytes of threadgroup memory."""
+        return self.exchange * _COMPLEX_BYTES
+
+    @property
+    def frames_per_unit(self) -> int:
+        return 2 if self.pair else 1
+
+
+def factor(n: int) -> tuple[int, ...] | None:
+    """Radices of the mixed kind whose product is n, largest odd ones first, or None."""
+    radices = []
+    for radix in _MIXED_RADICES:
+        while n % radix == 0:
+            radices.append(radix)
+            n //= radix
+    return tuple(radices) if n == 1 else None
+
+
+def supported(n_fft: int) -> bool:
+    """Whether the kernels cover this n_fft: even up to 8192, odd up to 4095."""
+    return 1 <= n_fft <= 2 * MAX_POINTS and (n_fft % 2 == 0 or n_fft <= MAX_POINTS)
+
+
+def _threads_for(points: int, radices: tuple[int, ...]) -> int:
+    """The fewest threads that hold a transform with at most ELEMENTS values each."""
+    return max(1, *(-(-(points // r) // (ELEMENTS // r)) for r in radices)) if radices else 1
+
+
+def _round_threads(threads: int) -> int:
+    """To a divisor of a simdgroup or to whole simdgroups."""
+    if threads <= SIMD_WIDTH:
+        return 1 << (threads - 1).bit_length()
+    return -(-threads // SIMD_WIDTH) * SIMD_WIDTH
+
+
+def _ring(n_fft: int, threads: int) -> int:
+    return -(-n_fft // threads)
+
+
+def _static_plan(
+    kind: str, op: str, n_fft: int, pair: bool, points: int, fft_points: int, radices: tuple[int, ...]
+) -> Plan:
+    mirrored = kind == "radix" and len(radices) > 1 and radices[-1] == 8 and points % 16 == 0 and points & (points - 1) == 0
+    if op == "synthesis":
+        radices = radices[::-1]
+    threads = _round_threads(_threads_for(fft_points, radices))
+    split = fft_points > MAX_POINTS
+    spread = fft_points + fft_points // 8
+    swizzle = not split and spread * _COMPLEX_BYTES <= MAX_MEMORY
+    slot_size = fft_points // 2 if split else spread if swizzle else fft_points
+    slots = max(1, min(128 // threads, 20480 // (slot_size * _COMPLEX_BYTES)))
+    if op == "synthesis" and threads > SIMD_WIDTH:
+        slots = 1  # slots that share a barrier would have to meet the edges of their rows together
+    group = slots * threads
+    per_thread = max(-(-(fft_points // r) // threads) * r for r in radices)
+    # a run-time length must fit every length of its size class
+    longest = n_fft if kind == "radix" else (fft_points + 1) // 2 * (1 if pair else 2)
+    defines = {
+        f"KIND_{kind.upper()}": 1,
+        "PAIR": int(pair),
+        "POINTS": fft_points,
+        "PASSES": len(radices),
+        **{f"RADIX_{i}": r for i, r in enumerate(radices)},
+        "THREADS": threads,
+        "SLOTS": slots,
+        "GROUP": group,
+        "ELEMENTS": per_thread,
+        "EXCHANGE": slot_size * slots,
+        "SLOT_SIZE": slot_size,
+        "SWIZZLE": int(swizzle),
+        "SPLIT": int(split),
+        "SIMD_BARRIER": int(SIMD_WIDTH % threads == 0),
+        "RING": _ring(longest, threads),
+        "MIRRORED": int(mirrored),
+    }
+    return Plan(
+        kind=kind,
+        n_fft=n_fft,
+        pair=pair,
+        points=points,
+        fft_points=fft_points,
+        radices=radices,
+        threads=threads,
+        slots=slots,
+        group=group,
+        exchange=slot_size * slots,
+        mirrored=mirrored,
+        defines=tuple(defines.items()),
+    )
+
+
+def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -> Plan:
+    group, exchange = (128, 1024) if points <= 1024 else (384, MAX_POINTS)
+    threads = _threads_for(points, radices)
+    slots = min(group // threads, exchange // points)
+    defines = {
+        "KIND_MIXED": 1,
+        "PAIR": int(pair),
+        "GROUP": group,
+        "EXCHANGE": exchange,
+        "SWIZZLE": 0,
+        "SPLIT": 0,
+        "SIMD_BARRIER": 0,
+        "RING": ELEMENTS * (1 if pair else 2),
+        "MIRRORED": 0,
+    }
+    return Plan(
+        kind="mixed",
+        n_fft=n_fft,
+        pair=pair,
+        points=points,
+        fft_points=points,
+        radices=radices,
+        threads=threads,
+        slots=slots,
+        group=group,
+        exchange=exchange,
+        mirrored=False,
+        defines=tuple(defines.items()),
+    )
+
+
+def segments(plan: Plan, hop_length: int) -> int:
+    """Rows of the last pass in a hop where the synthesis ring can stay in the registers that compute it, else 0."""
+    if not plan.mirrored or hop_length > plan.n_fft or hop_length * plan.radices[-1] % plan.n_fft:
+        return 0
+    return hop_length * plan.radices[-1] // plan.n_fft
+
+
+@functools.lru_cache(maxsize=512)
+def make_plan(n_fft: int, op: str = "analysis", run_time_size: bool = False) -> Plan:
+    """The plan for n_fft.
+
+    Args:
+        n_fft: transform length in samples.
+        op: "analysis" or "synthesis".
+        run_time_size: take only kernels that are shared by many sizes, for callers that sweep n_fft.
+
+    Raises:
+        ValueError: a length the kernels do not cover.
+    """
+    if not supported(n_fft):
+        raise ValueError(f"no kernel for n_fft={n_fft}: even lengths up to 8192 and odd ones up to 4095 have one")
+    pair = n_fft % 2 == 1
+    points = n_fft if pair else n_fft // 2
+    if not pair and not run_time_size and points in _RADIX_PASSES:
+        plan = _static_plan("radix", op, n_fft, pair, points, points, _RADIX_PASSES[points])
+    else:
+        radices = factor(points)
+        if radices is not None:
+            plan = _mixed_plan(n_fft, pair, points, radices)
+        else:
+            length = next(length for length in _BLUESTEIN_PASSES if length >= 2 * points - 1)
+            plan = _static_plan("bluestein", op, n_fft, pair, points, length, _BLUESTEIN_PASSES[length])
+    if plan.memory > MAX_MEMORY or plan.group > MAX_THREADS or plan.slots < 1:
+        raise AssertionError(f"plan beyond the limits of a threadgroup: {plan}")
+    return plan

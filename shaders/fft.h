@@ -1,0 +1,271 @@
+// Complex forward FFTs of one frame by the threads of one slot, Stockham order, data in registers, one exchange buffer
+// in threadgroup memory. The plan (mps_spectro/_plan.py) chooses one of three kinds and defines, for each:
+//   KIND_RADIX      POINTS, PASSES, RADIX_0 .. RADIX_3, THREADS known at compile time
+//   KIND_MIXED      any length with factors 2, 3, 5, 7, 11, 13, all known at run time only
+//   KIND_BLUESTEIN  any length up to (POINTS + 1) / 2, known at run time; POINTS, PASSES, radices, THREADS as KIND_RADIX
+// GROUP: threads per group. SLOT_SIZE: float2 of the exchange buffer per slot. SIMD_BARRIER: a slot fits in a simdgroup.
+// SPLIT: the exchange moves real and imaginary parts one after the other, so POINTS floats are enough.
+// MIRROR_FIRST, MIRROR_LAST: in the first / last pass a thread takes butterflies j and count - j, so that it holds bins k
+// and POINTS - k of a real signal's spectrum together (two butterflies per thread, count = 2 * THREADS).
+#include "butterflies.h"
+
+#if SIMD_BARRIER
+#define SLOT_BARRIER() simdgroup_barrier(mem_flags::mem_threadgroup)
+#else
+#define SLOT_BARRIER() threadgroup_barrier(mem_flags::mem_threadgroup)
+#endif
+
+// One float2 of padding in every eight spreads the strided writes of a pass over the banks.
+#if SWIZZLE
+#define SPREAD(i) ((i) + ((i) >> 3))
+#else
+#define SPREAD(i) (i)
+#endif
+
+// The butterfly that thread t takes as its b-th.
+template <int MIRROR>
+inline int butterfly(int b, int t, int threads) {
+    if (MIRROR != 0 && b == 1) { return t == 0 ? threads : 2 * threads - t; }
+    return t + b * threads;
+}
+
+// Butterfly j of a pass of radix R reads elements j + i * count, count = length / R, and applies the twiddles of the
+// passes before it, whose radices multiply to `ns`.
+template <int R, int PER_THREAD, int MIRROR>
+inline void pass_dft(thread float2* v, device const float2* twiddles, int t, int threads, int count, int ns) {
+    UNROLL
+    for (int b = 0; b < PER_THREAD; ++b) {
+        const int j = butterfly<MIRROR>(b, t, threads);
+        if (j < count) {
+            if (ns > 1) {
+                const int k = int(uint(j) % uint(ns));
+                UNROLL
+                for (int i = 1; i < R; ++i) { v[b * R + i] = c_mul(v[b * R + i], twiddles[(i - 1) * ns + k]); }
+            }
+            dft<R>(v + b * R);
+        }
+    }
+}
+
+template <int R, int PER_THREAD>
+inline void pass_gather(thread float2* v, threadgroup const float2* z, int t, int threads, int count) {
+    UNROLL
+    for (int b = 0; b < PER_THREAD; ++b) {
+        const int j = t + b * threads;
+        if (j < count) {
+            UNROLL
+            for (int i = 0; i < R; ++i) { v[b * R + i] = z[j + i * count]; }
+        }
+    }
+}
+
+#if KIND_MIXED
+
+template <int R, int PER_THREAD>
+inline void mixed_pass(threadgroup float2* z, device const float2* twiddles, int t, int threads, int points, int ns) {
+    float2 v[R * PER_THREAD];
+    const int count = points / R;
+    pass_gather<R, PER_THREAD>(v, z, t, threads, count);
+    pass_dft<R, PER_THREAD, 0>(v, twiddles, t, threads, count, ns);
+    SLOT_BARRIER();
+    UNROLL
+    for (int b = 0; b < PER_THREAD; ++b) {
+        const int j = t + b * threads;
+        if (j < count) {
+            const int k = int(uint(j) % uint(ns));
+            UNROLL
+            for (int i = 0; i < R; ++i) { z[(j - k) * R + k + i * ns] = v[b * R + i]; }
+        }
+    }
+    SLOT_BARRIER();
+}
+
+// Transforms z[0 .. points) in place, natural order in and out, a barrier behind it.
+inline void transform(threadgroup float2* z, device const float2* table, constant long* p, int t, int threads) {
+    const int points = int(p[P_POINTS]);
+    const int passes = int(p[P_PASSES]);
+    int ns = 1;
+    for (int s = 0; s < passes; ++s) {
+        const int radix = int(p[P_RADICES + s]);
+        if (radix == 2) {
+            mixed_pass<2, 8>(z, table, t, threads, points, ns);
+        } else if (radix == 3) {
+            mixed_pass<3, 5>(z, table, t, threads, points, ns);
+        } else if (radix == 4) {
+            mixed_pass<4, 4>(z, table, t, threads, points, ns);
+        } else if (radix == 5) {
+            mixed_pass<5, 3>(z, table, t, threads, points, ns);
+        } else if (radix == 7) {
+            mixed_pass<7, 2>(z, table, t, threads, points, ns);
+        } else if (radix == 8) {
+            mixed_pass<8, 2>(z, table, t, threads, points, ns);
+        } else if (radix == 11) {
+            mixed_pass<11, 1>(z, table, t, threads, points, ns);
+        } else {
+            mixed_pass<13, 1>(z, table, t, threads, points, ns);
+        }
+        table += ns > 1 ? (radix - 1) * ns : 0;  // the first pass has no twiddles
+        ns *= radix;
+    }
+}
+
+#else  // KIND_RADIX, KIND_BLUESTEIN
+
+#define PER_THREAD(radix) ((POINTS / (radix) + THREADS - 1) / THREADS)
+#if PASSES == 1
+#define RADIX_LAST RADIX_0
+#elif PASSES == 2
+#define RADIX_LAST RADIX_1
+#elif PASSES == 3
+#define RADIX_LAST RADIX_2
+#else
+#define RADIX_LAST RADIX_3
+#endif
+
+// Writes what a pass of radix R left in registers where the next pass, of radix NEXT, reads it, and reads it back.
+template <int R, int NEXT, int MIRROR, int NEXT_MIRROR>
+inline void exchange(thread float2* v, threadgroup float2* z, int t, int ns) {
+    const int count = POINTS / R;
+    const int next_count = POINTS / NEXT;
+#if SPLIT
+    threadgroup float* words = (threadgroup float*)z;
+    UNROLL
+    for (int part = 0; part < 2; ++part) {
+        UNROLL
+        for (int b = 0; b < PER_THREAD(R); ++b) {
+            const int j = butterfly<MIRROR>(b, t, THREADS);
+            const int k = j % ns;
+            UNROLL
+            for (int i = 0; i < R; ++i) {
+                words[(j - k) * R + k + i * ns] = part == 0 ? v[b * R + i].x : v[b * R + i].y;
+            }
+        }
+        SLOT_BARRIER();
+        UNROLL
+        for (int b = 0; b < PER_THREAD(NEXT); ++b) {
+            const int j = butterfly<NEXT_MIRROR>(b, t, THREADS);
+            UNROLL
+            for (int i = 0; i < NEXT; ++i) {
+                if (part == 0) {
+                    v[b * NEXT + i].x = words[j + i * next_count];
+                } else {
+                    v[b * NEXT + i].y = words[j + i * next_count];
+                }
+            }
+        }
+        SLOT_BARRIER();
+    }
+#else
+    UNROLL
+    for (int b = 0; b < PER_THREAD(R); ++b) {
+        const int j = butterfly<MIRROR>(b, t, THREADS);
+        if (j < count) {
+            const int k = j % ns;
+            UNROLL
+            for (int i = 0; i < R; ++i) { z[SPREAD((j - k) * R + k + i * ns)] = v[b * R + i]; }
+        }
+    }
+    SLOT_BARRIER();
+    UNROLL
+    for (int b = 0; b < PER_THREAD(NEXT); ++b) {
+        const int j = butterfly<NEXT_MIRROR>(b, t, THREADS);
+        if (j < next_count) {
+            UNROLL
+            for (int i = 0; i < NEXT; ++i) { v[b * NEXT + i] = z[SPREAD(j + i * next_count)]; }
+        }
+    }
+    SLOT_BARRIER();
+#endif
+}
+
+#define LAST(n) (PASSES == (n) ? MIRROR_LAST : 0)
+
+// v holds elements j + i * POINTS / RADIX_0 on entry, j + i * POINTS / RADIX_LAST of the transform on return.
+inline void fft_registers(thread float2* v, threadgroup float2* z, device const float2* table, int t) {
+    pass_dft<RADIX_0, PER_THREAD(RADIX_0), MIRROR_FIRST>(v, table, t, THREADS, POINTS / RADIX_0, 1);
+#if PASSES > 1
+    exchange<RADIX_0, RADIX_1, MIRROR_FIRST, LAST(2)>(v, z, t, 1);
+    const int at_2 = (RADIX_1 - 1) * RADIX_0;
+    pass_dft<RADIX_1, PER_THREAD(RADIX_1), LAST(2)>(v, table, t, THREADS, POINTS / RADIX_1, RADIX_0);
+#endif
+#if PASSES > 2
+    exchange<RADIX_1, RADIX_2, 0, LAST(3)>(v, z, t, RADIX_0);
+    const int at_3 = at_2 + (RADIX_2 - 1) * RADIX_0 * RADIX_1;
+    pass_dft<RADIX_2, PER_THREAD(RADIX_2), LAST(3)>(v, table + at_2, t, THREADS, POINTS / RADIX_2, RADIX_0 * RADIX_1);
+#endif
+#if PASSES > 3
+    exchange<RADIX_2, RADIX_3, 0, LAST(4)>(v, z, t, RADIX_0 * RADIX_1);
+    const int ns_3 = RADIX_0 * RADIX_1 * RADIX_2;
+    pass_dft<RADIX_3, PER_THREAD(RADIX_3), LAST(4)>(v, table + at_3, t, THREADS, POINTS / RADIX_3, ns_3);
+#endif
+}
+
+#if KIND_RADIX
+
+// From natural order in threadgroup memory to the first pass's registers, a barrier behind it.
+inline void load_points(thread float2* v, threadgroup const float2* z, int t) {
+    pass_gather<RADIX_0, PER_THREAD(RADIX_0)>(v, z, t, THREADS, POINTS / RADIX_0);
+    SLOT_BARRIER();
+}
+
+// From the last pass's registers to natural order in threadgroup memory, a barrier behind it.
+inline void store_points(thread const float2* v, threadgroup float2* z, int t) {
+    const int count = POINTS / RADIX_LAST;
+    UNROLL
+    for (int b = 0; b < PER_THREAD(RADIX_LAST); ++b) {
+        const int j = t + b * THREADS;
+        if (j < count) {
+            UNROLL
+            for (int i = 0; i < RADIX_LAST; ++i) { z[j + i * count] = v[b * RADIX_LAST + i]; }
+        }
+    }
+    SLOT_BARRIER();
+}
+
+inline void transform(threadgroup float2* z, device const float2* table, constant long* p, int t, int threads) {
+    float2 v[ELEMENTS];
+    load_points(v, z, t);
+    fft_registers(v, z, table, t);
+    store_points(v, z, t);
+}
+
+#else  // KIND_BLUESTEIN: the DFT as a convolution with a chirp (Bluestein 1970), RADIX_0 == RADIX_LAST
+
+inline void transform(threadgroup float2* z, device const float2* table, constant long* p, int t, int threads) {
+    const int points = int(p[P_POINTS]);
+    device const float2* chirp = table + p[P_CHIRP_AT];
+    device const float2* spectrum = table + p[P_SPECTRUM_AT];
+    const int count = POINTS / RADIX_0;
+    float2 v[ELEMENTS];
+    UNROLL
+    for (int b = 0; b < PER_THREAD(RADIX_0); ++b) {
+        UNROLL
+        for (int i = 0; i < RADIX_0; ++i) {
+            const int n = t + b * THREADS + i * count;
+            v[b * RADIX_0 + i] = n < points ? c_mul(z[n], chirp[n]) : make_c(0.0f, 0.0f);
+        }
+    }
+    SLOT_BARRIER();
+    fft_registers(v, z, table, t);
+    // the inverse transform is the forward one with real and imaginary parts swapped before and after
+    UNROLL
+    for (int b = 0; b < PER_THREAD(RADIX_0); ++b) {
+        UNROLL
+        for (int i = 0; i < RADIX_0; ++i) {
+            v[b * RADIX_0 + i] = c_swap(c_mul(v[b * RADIX_0 + i], spectrum[t + b * THREADS + i * count]));
+        }
+    }
+    fft_registers(v, z, table, t);
+    UNROLL
+    for (int b = 0; b < PER_THREAD(RADIX_0); ++b) {
+        UNROLL
+        for (int i = 0; i < RADIX_0; ++i) {
+            const int n = t + b * THREADS + i * count;
+            if (n < points) { z[n] = c_mul(c_swap(v[b * RADIX_0 + i]), chirp[n]); }
+        }
+    }
+    SLOT_BARRIER();
+}
+
+#endif
+#endif

@@ -1,0 +1,315 @@
+// synthesis: inverse real FFT -> window -> overlap-add -> envelope -> crop, one dispatch; the adjoint of analysis.
+//   y[i] = e[i] * sum_f window[i - f * hop] * scale * Re sum_k weight_k * spec[k, f] * exp(+2 pi i k (i - f * hop) / n_fft)
+//   out[row, t] = y[t + offset], and with P_PAD_MODE reflect what lies in the padding is added to the sample it mirrors.
+// One slot of threads makes P_BLOCKS blocks of `hop` samples in order of time. It transforms the frames that reach into
+// them, the P_HALO earlier ones again, and adds them in a ring of n_fft samples spread over the registers of its threads:
+// no atomics, and the same sum in every run. SEGMENTS > 0: hop is that many rows of the last pass, so that what a thread
+// computes falls on what it has accumulated, and a finished block leaves straight from registers.
+#include "common.h"
+#define MIRROR_FIRST MIRRORED
+#define MIRROR_LAST 0
+#include "fft.h"
+#include "slots.h"
+
+// Elements k and points - k of the half-length transform from bins k and points - k, with real and imaginary part
+// swapped: the inverse transform is the forward one of that.
+struct Pair {
+    float2 near;
+    float2 far;
+};
+
+inline Pair entangle(float2 a, float2 b, float2 w, float weight) {
+    const float2 even = make_c(weight * (a.x + b.x), weight * (a.y - b.y));
+    const float2 odd = c_mul(make_c(weight * (a.x - b.x), weight * (a.y + b.y)), make_c(w.x, -w.y));
+    Pair pair;
+    pair.near = make_c(even.y + odd.x, even.x - odd.y);
+    pair.far = make_c(odd.x - even.y, even.x + odd.y);
+    return pair;
+}
+
+#if MIRRORED
+// One frame's spectrum in the registers of the first pass: butterflies j and S - j, see write_mirrored in stft.metal.
+inline void load_mirrored(thread float2* v, device const float2* bins, long stride, device const float2* untangle,
+                          constant float* q, int t, bool exists) {
+    const bool zero = t == 0;
+    const int rows = POINTS / 8;
+    Pair pairs[8];
+    float2 middle = make_c(0.0f, 0.0f);
+    UNROLL
+    for (int i = 0; i < 8; ++i) {
+        const int k = zero && i >= 4 ? rows / 2 + (i - 4) * rows : t + i * rows;
+        float2 a = make_c(0.0f, 0.0f);
+        float2 b = make_c(0.0f, 0.0f);
+        if (exists) {
+            a = bins[k * stride];
+            b = bins[(POINTS - k) * stride];
+        }
+        if (i == 0 && zero) {  // the imaginary parts of the first and last bin do not count
+            a.y = 0.0f;
+            b.y = 0.0f;
+        }
+        pairs[i] = entangle(a, b, untangle[k], i == 0 && zero ? q[0] : q[1]);
+    }
+    if (zero && exists) {
+        const float2 a = bins[(POINTS / 2) * stride];
+        middle = make_c(-2.0f * q[1] * a.y, 2.0f * q[1] * a.x);
+    }
+    UNROLL
+    for (int i = 0; i < 8; ++i) {
+        const float2 own = i < 4 ? pairs[i].near : i == 4 ? middle : pairs[8 - i].far;
+        const float2 next = i < 4 ? pairs[4 + i].near : pairs[11 - i].far;
+        v[i] = zero ? own : pairs[i].near;
+        v[8 + i] = zero ? next : pairs[7 - i].far;
+    }
+}
+#else
+// One frame's spectrum in z; PAIR: two frames, the second as the imaginary part.
+inline void load_spectrum(threadgroup float2* z, device const float2* bins, device const float2* table,
+                          constant long* p, constant float* q, int t, int threads, bool exists, bool next_exists) {
+    const int points = int(p[P_POINTS]);
+    const long stride = p[P_STRIDE_2];
+#if PAIR
+    device const float2* next = bins + p[P_STRIDE_1];
+    for (int k = t; k <= points / 2; k += threads) {
+        float2 a = make_c(0.0f, 0.0f);
+        float2 b = make_c(0.0f, 0.0f);
+        if (exists) { a = bins[k * stride]; }
+        if (next_exists) { b = next[k * stride]; }
+        if (k == 0) {
+            z[0] = make_c(q[0] * b.x, q[0] * a.x);
+        } else {
+            z[k] = make_c(q[1] * (a.y + b.x), q[1] * (a.x - b.y));
+            z[points - k] = make_c(q[1] * (b.x - a.y), q[1] * (a.x + b.y));
+        }
+    }
+#else
+    device const float2* untangle = table + p[P_UNTANGLE_AT];
+    for (int k = t; k <= points / 2; k += threads) {
+        float2 a = make_c(0.0f, 0.0f);
+        float2 b = make_c(0.0f, 0.0f);
+        if (exists) {
+            a = bins[k * stride];
+            b = bins[(points - k) * stride];
+        }
+        if (k == 0) {
+            a.y = 0.0f;
+            b.y = 0.0f;
+        }
+        const Pair pair = entangle(a, b, untangle[k], k == 0 ? q[0] : q[1]);
+        z[k] = pair.near;
+        if (k != 0) { z[points - k] = pair.far; }
+    }
+#endif
+    SLOT_BARRIER();
+}
+#endif
+
+// Writes one finished sample. With reflected padding three calls, a barrier between them, make the order of the
+// additions fixed: 0 the mirror in front, 1 the signal, 2 the mirror behind.
+inline void emit(device float* row, constant long* p, long i, float value, int phase) {
+    const long offset = p[P_OFFSET];
+    const long length = p[P_LENGTH];
+    const long target = i - offset;
+    if (p[P_PAD_MODE] == PAD_CONSTANT) {
+        if (target >= 0 && target < length) { row[target] = value; }
+    } else if (phase == 0) {
+        if (target < 0 && -target < length) { row[-target] = value; }
+    } else if (phase == 1) {
+        if (target >= 0 && target < length) { row[target] = target >= 1 && target <= offset ? row[target] + value : value; }
+    } else {
+        const long mirrored = 2 * (length - 1) - target;
+        if (target >= length && mirrored >= 0) { row[mirrored] = row[mirrored] + value; }
+    }
+}
+
+// Where sample n of a transformed frame lies (real and imaginary part are still swapped), and where sample n of a
+// finished block is put: with two frames in z, the block of the first takes the place of the first.
+#if PAIR
+#define FRAME_SAMPLE(n, part) (2 * (n) + 1 - (part))
+#define BLOCK_SAMPLE(n, part) FRAME_SAMPLE(n, part)
+#else
+#define FRAME_SAMPLE(n, part) ((n) ^ 1)
+#define BLOCK_SAMPLE(n, part) (n)
+#endif
+
+// Writes a block of `hop` samples that lies in threadgroup memory, barriers in front and behind.
+inline void emit_block(device float* row, threadgroup const float* samples, device const float* env, constant long* p,
+                       int t, int threads, long block, int part, bool wanted) {
+    const long hop = p[P_HOP];
+    const long n_fft = p[P_N_FFT];
+    const bool folded = p[P_PAD_MODE] != PAD_CONSTANT;
+    SLOT_BARRIER();
+    for (int phase = folded ? 0 : 1; phase < (folded ? 3 : 2); ++phase) {
+        if (wanted) {
+            for (long n = t; n < hop; n += threads) {
+                const long i = block * hop + n;
+                float value = 0.0f;
+                if (n < n_fft) { value = samples[BLOCK_SAMPLE(n, part)]; }
+                if (p[P_ENVELOPE] != 0) { value *= envelope_at(env, p, i); }
+                emit(row, p, i, value, phase);
+            }
+        }
+        if (folded) {
+#if SIMD_BARRIER
+            simdgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);
+#else
+            threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);
+#endif
+        }
+    }
+    SLOT_BARRIER();
+}
+
+[[max_total_threads_per_threadgroup(GROUP)]]
+kernel void synthesis(
+    device const float2* spec [[buffer(0)]],
+    device const float* window [[buffer(1)]],
+    device const float* env [[buffer(2)]],
+    device const float2* table [[buffer(3)]],
+    device float* out [[buffer(4)]],
+    constant long* p [[buffer(5)]],
+    constant float* q [[buffer(6)]],
+    uint thread_index [[thread_index_in_threadgroup]],
+    uint group_index [[threadgroup_position_in_grid]])
+{
+    threadgroup float2 buffer[EXCHANGE];
+    const Slot slot = find_slot(p, thread_index, group_index);
+    const int threads = SLOT_THREADS(p);
+    const int t = slot.t;
+    threadgroup float2* z = buffer + slot.index * SLOT_STRIDE(p);
+    threadgroup float* samples = (threadgroup float*)z;
+    const int n_fft = int(p[P_N_FFT]);
+    const long hop = p[P_HOP];
+    const long frames = p[P_FRAMES];
+    const long blocks = p[P_BLOCKS];
+    const long halo = p[P_HALO];
+    device const float2* spec_row = spec + long(slot.row) * p[P_STRIDE_0];
+    device float* out_row = out + long(slot.row) * p[P_LENGTH];
+
+    const long per_row = p[P_UNITS_PER_ROW];
+    const long first_block = p[P_FIRST_BLOCK] + long(slot.unit) * blocks;
+    const long end_block = long(slot.unit) == per_row - 1 ? p[P_END_BLOCK] : first_block + blocks;
+    // the last item of a row takes the rest; every thread of the group makes the same number of steps
+    const long rest = p[P_END_BLOCK] - p[P_FIRST_BLOCK] - (per_row - 1) * blocks;
+    const long first_unit = long(group_index) * SLOT_COUNT(p);
+    const bool has_last = first_unit % per_row + SLOT_COUNT(p) >= per_row;
+    const long steps = halo + (has_last && rest > blocks ? rest : blocks);
+
+#if SEGMENTS
+    // ring[b * R + i]: samples 2 n, 2 n + 1 of the open part of the signal, n = t + b * THREADS + i * rows
+    const int rows = POINTS / RADIX_LAST;
+    const bool envelope = p[P_ENVELOPE] != 0;
+    device const float2* weights = (device const float2*)window;
+    float2 ring[ELEMENTS];
+    UNROLL
+    for (int a = 0; a < ELEMENTS; ++a) { ring[a] = make_c(0.0f, 0.0f); }
+    for (long step = 0; step < steps; ++step) {
+        const long block = first_block - halo + step;
+        const bool exists = block >= 0 && block < frames;
+        const bool wanted = slot.active && block >= first_block && block < end_block;
+        float2 v[ELEMENTS];
+        device const float2* bins = spec_row + block * p[P_STRIDE_1];
+        load_mirrored(v, bins, p[P_STRIDE_2], table + p[P_UNTANGLE_AT], q, t, exists);
+        fft_registers(v, z, table, t);
+        if (exists) {
+            UNROLL
+            for (int b = 0; b < PER_THREAD(RADIX_LAST); ++b) {
+                UNROLL
+                for (int i = 0; i < RADIX_LAST; ++i) {
+                    const float2 weight = weights[t + b * THREADS + i * rows];
+                    const float2 value = v[b * RADIX_LAST + i];
+                    ring[b * RADIX_LAST + i].x += weight.x * value.y;
+                    ring[b * RADIX_LAST + i].y += weight.y * value.x;
+                }
+            }
+        }
+        // a block at an edge goes the general way; slots that share a barrier agree on it
+        const long begin = block * hop;
+        bool edge = p[P_DIRECT_OUT] == 0 || begin < p[P_INNER_BEGIN] || begin + hop > p[P_INNER_END];
+#if SIMD_BARRIER
+        edge = simd_max(edge ? 1u : 0u) != 0u;
+#endif
+        if (edge) {
+            UNROLL
+            for (int b = 0; b < PER_THREAD(RADIX_LAST); ++b) {
+                UNROLL
+                for (int i = 0; i < SEGMENTS; ++i) {
+                    z[t + b * THREADS + i * rows] = ring[b * RADIX_LAST + i];
+                }
+            }
+            emit_block(out_row, samples, env, p, t, threads, block, 0, wanted);
+        } else if (wanted) {
+            device float2* pairs = (device float2*)(out_row + (begin - p[P_OFFSET]));
+            device const float2* factors = (device const float2*)(env + n_fft);
+            UNROLL
+            for (int b = 0; b < PER_THREAD(RADIX_LAST); ++b) {
+                UNROLL
+                for (int i = 0; i < SEGMENTS; ++i) {
+                    const int n = t + b * THREADS + i * rows;
+                    float2 value = ring[b * RADIX_LAST + i];
+                    if (envelope) { value = value * factors[n]; }
+                    pairs[n] = value;
+                }
+            }
+        }
+        UNROLL
+        for (int b = 0; b < PER_THREAD(RADIX_LAST); ++b) {
+            UNROLL
+            for (int i = 0; i < RADIX_LAST; ++i) {
+                if (i + SEGMENTS < RADIX_LAST) {
+                    ring[b * RADIX_LAST + i] = ring[b * RADIX_LAST + i + SEGMENTS];
+                } else {
+                    ring[b * RADIX_LAST + i] = make_c(0.0f, 0.0f);
+                }
+            }
+        }
+    }
+#else
+    float ring[RING];
+    UNROLL
+    for (int a = 0; a < RING; ++a) { ring[a] = 0.0f; }
+    const int hop_in_ring = int(hop % n_fft);
+    int position = t;  // of the thread's first ring sample in the frame of this step
+
+    for (long step = 0; step < steps; step += PAIR ? 2 : 1) {
+        const long frame = first_block - halo + step;
+        const bool exists = frame >= 0 && frame < frames;
+        device const float2* bins = spec_row + frame * p[P_STRIDE_1];
+#if MIRRORED
+        float2 v[ELEMENTS];
+        load_mirrored(v, bins, p[P_STRIDE_2], table + p[P_UNTANGLE_AT], q, t, exists);
+        fft_registers(v, z, table, t);
+        store_points(v, z, t);
+#else
+        load_spectrum(z, bins, table, p, q, t, threads, exists, frame + 1 >= 0 && frame + 1 < frames);
+        transform(z, table, p, t, threads);
+#endif
+        UNROLL
+        for (int part = 0; part < (PAIR ? 2 : 1); ++part) {
+            const long block = frame + part;
+            if (block >= 0 && block < frames) {
+                UNROLL
+                for (int a = 0; a < RING; ++a) {
+                    int n = position + a * threads;
+                    n = n >= n_fft ? n - n_fft : n;
+                    if (t + a * threads < n_fft) { ring[a] += window[n] * samples[FRAME_SAMPLE(n, part)]; }
+                }
+            }
+            SLOT_BARRIER();
+            UNROLL
+            for (int a = 0; a < RING; ++a) {
+                int n = position + a * threads;
+                n = n >= n_fft ? n - n_fft : n;
+                if (t + a * threads < n_fft && n < hop) {
+                    samples[BLOCK_SAMPLE(n, part)] = ring[a];
+                    ring[a] = 0.0f;
+                }
+            }
+            emit_block(out_row, samples, env, p, t, threads, block, part,
+                       slot.active && block >= first_block && block < end_block);
+            position -= hop_in_ring;
+            position = position < 0 ? position + n_fft : position;
+        }
+    }
+#endif
+}

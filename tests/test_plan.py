@@ -1,0 +1,90 @@
+"""The plan keeps every size within a threadgroup's limits and covers it completely; no device needed."""
+
+import math
+
+import pytest
+import torch
+
+from mps_spectro._plan import ELEMENTS, MAX_MEMORY, MAX_THREADS, factor, make_plan, supported
+from mps_spectro._tables import table_for
+
+ALL_SIZES = [n for n in range(1, 8193) if supported(n)]
+
+
+@pytest.mark.parametrize("op", ["analysis", "synthesis"])
+@pytest.mark.parametrize("run_time_size", [False, True])
+def test_every_size_fits_a_threadgroup(op, run_time_size):
+    for n_fft in ALL_SIZES:
+        plan = make_plan(n_fft, op, run_time_size)
+        defines = dict(plan.defines)
+        assert plan.points == (n_fft if n_fft % 2 else n_fft // 2)
+        assert math.prod(plan.radices) == plan.fft_points
+        assert plan.memory <= MAX_MEMORY and plan.group <= MAX_THREADS
+        assert plan.slots >= 1 and plan.slots * plan.threads <= plan.group
+        assert defines["RING"] * plan.threads >= n_fft, n_fft
+        words = plan.fft_points // 2 if defines["SPLIT"] else plan.fft_points
+        if plan.kind == "mixed":
+            assert plan.slots * plan.points <= plan.exchange and len(plan.radices) <= 8
+            for radix in plan.radices:
+                assert plan.threads * (ELEMENTS // radix) >= plan.points // radix, (n_fft, radix)
+        else:
+            assert plan.slots * defines["SLOT_SIZE"] == plan.exchange
+            assert defines["SLOT_SIZE"] >= max(words, plan.points), n_fft
+            assert defines["ELEMENTS"] <= ELEMENTS
+            assert all(defines["ELEMENTS"] * plan.threads >= plan.fft_points for _ in plan.radices)
+        if plan.mirrored:
+            assert plan.radices[-1 if op == "analysis" else 0] == 8
+            assert 16 * plan.threads == plan.points and defines["ELEMENTS"] == 16
+        if plan.kind == "bluestein":
+            assert plan.fft_points >= 2 * plan.points - 1 and plan.radices[0] == plan.radices[-1]
+            # the product with the chirp's spectrum relies on exact coverage
+            assert all(plan.fft_points // r % plan.threads == 0 for r in plan.radices)
+
+
+def test_simd_barrier_only_where_a_frame_stays_in_one_simdgroup():
+    for n_fft in ALL_SIZES:
+        plan = make_plan(n_fft)
+        if dict(plan.defines)["SIMD_BARRIER"]:
+            assert 32 % plan.threads == 0
+
+
+def test_run_time_sizes_share_few_kernels():
+    kernels = {make_plan(n_fft, run_time_size=True).defines for n_fft in ALL_SIZES}
+    assert len(kernels) <= 20
+    sweep = {make_plan(round(1024 * 2 ** (step / 120)), run_time_size=True).defines for step in range(-120, 121)}
+    assert len(sweep) <= 12
+
+
+@pytest.mark.parametrize("n_fft", [0, -2, 8194, 4097, 10**7])
+def test_sizes_without_a_kernel_are_refused(n_fft):
+    assert not supported(n_fft)
+    with pytest.raises(ValueError, match=f"n_fft={n_fft}"):
+        make_plan(n_fft)
+
+
+def test_factor():
+    assert factor(2 * 3 * 4 * 5 * 7 * 11 * 13) == (13, 11, 7, 5, 3, 8)
+    assert factor(17) is None and factor(1) == ()
+
+
+def test_plans_are_cached():
+    assert make_plan(1024) is make_plan(1024)
+    assert make_plan.cache_info().maxsize is not None
+
+
+@pytest.mark.parametrize("n_fft", [20, 1218, 321, 1024])
+def test_table_parts(n_fft):
+    plan = make_plan(n_fft)
+    table = table_for(plan, torch.device("cpu"))
+    values = torch.view_as_complex(table.values).to(torch.complex128)
+    if not plan.pair:
+        k = torch.arange(plan.points // 2 + 1, dtype=torch.float64)
+        expected = torch.polar(torch.ones_like(k), -2 * math.pi * k / n_fft)
+        torch.testing.assert_close(values[table.untangle_at :][: len(k)], expected, rtol=0, atol=1e-7)
+    if plan.kind == "bluestein":
+        n = torch.arange(plan.points, dtype=torch.float64)
+        chirp = values[table.chirp_at : table.spectrum_at]
+        expected = torch.polar(torch.ones_like(n), -math.pi * (n * n % (2 * plan.points)) / plan.points)
+        torch.testing.assert_close(chirp, expected, rtol=0, atol=1e-7)
+        kernel = torch.fft.ifft(values[table.spectrum_at :]) * plan.fft_points
+        torch.testing.assert_close(kernel[: plan.points], expected.conj(), rtol=0, atol=1e-6)
