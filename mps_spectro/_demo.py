@@ -19,6 +19,7 @@ from .stft import stft
 
 N_FFT, HOP = 2048, 512
 _HOST_BUDGET = 60.0  # seconds that the shaders may take on the CPU before the recording is cut
+_TOLERANCE = 1e-5  # of the largest value; float32 transforms of this size are a few 1e-7 apart
 _ABOUT = {
     "metal": "the Metal shaders, compiled at run time",
     "cuda": "the Metal shaders, translated to CUDA and compiled at run time",
@@ -40,7 +41,7 @@ def run(audio: str | None, output: str, backend: str = "auto", seconds: float | 
         seconds: use only the beginning of the recording.
 
     Raises:
-        DemoError: the recording cannot be read, or the backend cannot run here.
+        DemoError: the recording cannot be read, the backend cannot run here, or its numbers are not torch's.
     """
     signal, rate, name = files.load(audio) if audio else files.synthesise()
     _line("recording", f"{name}: {_channels(signal)}, {rate} Hz, {signal.shape[-1] / rate:.1f} s")
@@ -59,7 +60,7 @@ def run(audio: str | None, output: str, backend: str = "auto", seconds: float | 
         if backend == "host":
             signal = _affordable(signal, window, rate)
         diagnostics(reset=True)
-        ran = _compare(signal, window, backend)
+        ran, apart = _compare(signal, window, backend)
         spectrum = _forward(signal, window)
         restored = _inverse(spectrum, window, signal.shape[-1])
     _quality(signal, restored)
@@ -77,6 +78,8 @@ def run(audio: str | None, output: str, backend: str = "auto", seconds: float | 
     title = f"{name}   stft {N_FFT}/{HOP} Hann, {ran} on {signal.device.type}"
     missing = files.write_picture(picture, spectrum.abs().cpu(), rate, HOP, title)
     _line("", missing or str(picture))
+    if apart > _TOLERANCE:
+        raise DemoError(f"{ran} disagrees with torch; please report what `mps-spectro doctor --json` prints")
 
 
 def _choose(backend: str) -> str:
@@ -129,15 +132,19 @@ def _affordable(signal: torch.Tensor, window: torch.Tensor, rate: int) -> torch.
     start = time.perf_counter()
     _inverse(_forward(probe, window), window, probe.shape[-1])
     cost = (time.perf_counter() - start) / probe.shape[-1]
-    affordable = int(_HOST_BUDGET / (4 * cost))
+    affordable = max(rate, int(_HOST_BUDGET / (6 * cost)))  # _compare and run do it six times
     if signal.shape[-1] <= affordable:
         return signal
     _line("", f"only the first {affordable / rate:.1f} s from here on: the host runtime is slow")
     return signal[:, :affordable]
 
 
-def _compare(signal: torch.Tensor, window: torch.Tensor, backend: str) -> str:
-    """Times both transforms beside torch's on the same device; returns the backend that really ran."""
+def _compare(signal: torch.Tensor, window: torch.Tensor, backend: str) -> tuple[str, float]:
+    """Times both transforms beside torch's on the same device.
+
+    Returns:
+        The backend that really ran, and the largest difference from torch relative to the largest value.
+    """
     length = signal.shape[-1]
     ours = _forward(signal, window)
     back = _inverse(ours, window, length)
@@ -159,10 +166,11 @@ def _compare(signal: torch.Tensor, window: torch.Tensor, backend: str) -> str:
             "time" if label == "stft" else "",
             f"{label:5}  {ran} {here:9.2f} ms   torch {there:9.2f} ms   (median of {runs})",
         )
-    apart = _relative(ours, _torch_forward(signal, window)), _relative(back, _torch_inverse(ours, window, length))
-    _line("from torch", f"stft   largest difference {apart[0]:.1e} of the largest value")
-    _line("", f"istft  largest difference {apart[1]:.1e} of the largest value")
-    return ran
+    forward = _relative(ours, _torch_forward(signal, window))
+    inverse = _relative(back, _torch_inverse(ours, window, length))
+    _line("from torch", f"stft   largest difference {forward:.1e} of the largest value")
+    _line("", f"istft  largest difference {inverse:.1e} of the largest value")
+    return ran, max(forward, inverse)
 
 
 def _milliseconds(call: Callable[[], torch.Tensor], runs: int, device: torch.device) -> float:
@@ -194,7 +202,8 @@ def _quality(signal: torch.Tensor, restored: torch.Tensor) -> None:
 
 
 def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).abs().max() / b.abs().max().clamp_min(torch.finfo(torch.float32).tiny)).item()
+    apart = ((a - b).abs().max() / b.abs().max().clamp_min(torch.finfo(torch.float32).tiny)).item()
+    return math.inf if math.isnan(apart) else apart
 
 
 def _channels(signal: torch.Tensor) -> str:
