@@ -1,0 +1,56 @@
+"""Whether a call goes to our ops or to torch's own function, and why."""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+
+from . import _backend
+
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def traced() -> bool:
+    """True while tensors are symbols or wrapped by a transform: their values may not decide anything nor be kept."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def tracing_reason() -> str | None:
+    """The tracer at work whose graph must hold torch's own function, or None."""
+    if _is_exporting():
+        return "torch.export"
+    if not torch.compiler.is_compiling() and torch.jit.is_tracing():
+        return "torch.jit.trace"
+    return None
+
+
+def torch_reason(device_type: str) -> str | None:
+    """Why the patched functions leave tensors of this device to torch's own, or None where our ops answer.
+
+    A compiled graph holds our ops whatever the device: they choose their backend each time they run.
+    """
+    reason = tracing_reason()
+    if reason is not None or torch.compiler.is_compiling():
+        return reason
+    try:
+        backend = _backend.select(device_type)
+    except RuntimeError:  # asked for by name for another device: a patched program goes on
+        return f"backend {_backend.requested()} does not take {device_type} tensors"
+    if backend != "torch":
+        return None
+    if _backend.disabled():
+        return "MPS_SPECTRO_DISABLE"
+    return "backend torch" if _backend.requested() == "torch" else f"{device_type} tensor"
+
+
+def differentiates(tensor: torch.Tensor) -> bool:
+    """Whether a derivative with respect to this tensor may be asked for, in any mode."""
+    return (
+        (tensor.requires_grad and torch.is_grad_enabled())
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+    )
