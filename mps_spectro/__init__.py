@@ -5,6 +5,11 @@
 
 from ._backend import use_backend
 from ._diagnostics import diagnostics
+from .patch import patch_torch
+
+# after everything that imports these modules: the functions take the names that their modules had on the package
+from .istft import istft  # isort: skip
+from .stft import stft  # isort: skip
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "diagnostics", "use_backend"]
+__all__ = ["__version__", "diagnostics", "istft", "patch_torch", "stft", "use_backend"]
