@@ -359,7 +359,9 @@ class _Writer:
                 declared.append(f"MPS_{p.kind.upper()} mps_{p.name}")
                 head.append(f"const {p.type}* {p.name} = mps_{p.name}.value;")
             else:
-                declared.append(f"{self._declared(p)} {p.name}")
+                # what is only read may be loaded through the read-only cache, and ahead of stores
+                restrict = "__restrict__ " if p.kind == "tensor" and not p.writable else ""
+                declared.append(f"{self._declared(p)} {restrict}{p.name}")
         head += [f"const {b.type} {b.name} = {_builtin(b, 'mps_', '()')};" for b in kernel.builtins]
         signature = f"MPS_KERNEL({kernel.max_total_threads or 1024}) {kernel.name}({', '.join(declared)})"
         return f"{signature}{lines}{{ {' '.join(head)} {body}}}"
