@@ -63,10 +63,12 @@ def synthesise(rate: int = 44100, seconds: float = 6.0) -> tuple[torch.Tensor, i
     left = 0.4 * chirp(60.0, 16000.0) + 0.003 * torch.randn(count, generator=generator, dtype=torch.float64)
     right = 0.1 * chirp(12000.0, 200.0)
     for index, pitch in enumerate((220.0, 277.18, 329.63, 440.0, 554.37, 659.26)):
-        since = (t - index * seconds / 6).clamp_min(0)
-        for harmonic in range(1, 13):
-            ring = torch.exp(-since * (1.0 + 0.5 * harmonic)) * (since > 0)
-            right += 0.25 / harmonic * ring * torch.sin(2 * math.pi * pitch * harmonic * since)
+        start = round(index * count / 6)
+        note = right[start : start + 2 * rate]  # a view; two seconds later the note is gone
+        since = t[: note.shape[0]]
+        for harmonic in range(1, 11):
+            ring = torch.exp(-since * (3 + 0.4 * harmonic))
+            note += 0.25 / harmonic * ring * torch.sin(2 * math.pi * pitch * harmonic * since)
     return torch.stack((left, right)).float(), rate, "synthesised"
 
 
