@@ -237,7 +237,17 @@ def _verdict(state: dict[str, Any]) -> str:
 
 def _block(key: str, value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [key, *(f"  {name:28}{entry}" for name, entry in value.items())]
+        return [key, *(f"  {name:28}{_flat(entry)}" for name, entry in value.items())]
     if isinstance(value, list):
         return [key, *(f"  {entry}" for entry in value or ["none"])]
     return [f"{key:14}{value}"]
+
+
+def _flat(entry: Any) -> str:
+    if isinstance(entry, dict):
+        if entry.keys() == {"size", "limit"}:
+            return f"{entry['size']} of {entry['limit']}"
+        return ", ".join(f"{name} {_flat(value)}" for name, value in entry.items()) or "none"
+    if isinstance(entry, (list, tuple)):
+        return ", ".join(map(_flat, entry)) or "none"
+    return f"{entry:.3g}" if isinstance(entry, float) else str(entry)
