@@ -1,7 +1,7 @@
 """Runs shaders on the CPU: translated to C++, compiled by the C++ compiler, loaded by ctypes.
 
-This is for tests on any machine, not for speed. `checked=True` compiles the same shader with bounds, races, barriers and
-never-written threadgroup memory checked (support/checked.h), groups and threads in an order that the seed decides.
+This is for tests on any machine, not for speed. `checked=True` compiles the same shader with bounds, races, barriers
+and never-written threadgroup memory checked (support/checked.h), groups and threads in an order that the seed decides.
 """
 
 from __future__ import annotations
@@ -13,54 +13,18 @@ from typing import Any, Sequence
 
 import torch
 
-from ._compiler import shared_object
+from .compiler import shared_object
+from .faults import Fault, ShaderFault, shader_fault
 from .translate import Kernel, translate
+
+__all__ = ["HostKernel", "HostLibrary", "ShaderFault", "compile_source"]
 
 MAX_THREADS = 1024
 _NO_METAL_DTYPE = (torch.float64, torch.complex128)
 _INT64 = range(-(2**63), 2**63)
 
 
-class ShaderFault(RuntimeError):
-    """A shader did what the language leaves undefined; the launch was abandoned at the first such act.
-
-    Attributes:
-        kernel: name of the kernel.
-        kind: "out of bounds", "misaligned", "uninitialised", "race", "race between groups", "divergent barrier",
-            "threadgroup memory" or "lane".
-        array: parameter or threadgroup array that was touched, None for barriers.
-        buffer: index of the parameter, None for threadgroup memory and barriers.
-        index: element of the array, counted in the type of the access, or None.
-        group: (x, y, z) of the group.
-        thread: index of the thread in the group.
-    """
-
-    def __init__(self, message: str, **where: Any) -> None:
-        super().__init__(message)
-        self.kernel: str = where["kernel"]
-        self.kind: str = where["kind"]
-        self.array: str | None = where["array"]
-        self.buffer: int | None = where["buffer"]
-        self.index: int | None = where["index"]
-        self.group: tuple[int, int, int] = where["group"]
-        self.thread: int = where["thread"]
-
-
 # mirrors of the structures in support/fibers.h
-class _Fault(ctypes.Structure):
-    _fields_ = [
-        ("kind", ctypes.c_int),
-        ("buffer", ctypes.c_int),
-        ("array", ctypes.c_char_p),
-        ("index", ctypes.c_int64),
-        ("thread", ctypes.c_int),
-        ("other", ctypes.c_int),
-        ("line", ctypes.c_int),
-        ("write", ctypes.c_int),
-        ("group", ctypes.c_uint * 3),
-    ]
-
-
 class _Argument(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), ("bytes", ctypes.c_int64), ("writable", ctypes.c_int64)]
 
@@ -72,7 +36,7 @@ class _Launch(ctypes.Structure):
         ("group", ctypes.c_uint * 3),
         ("arena", ctypes.c_void_p),
         ("seed", ctypes.c_uint64),
-        ("fault", ctypes.POINTER(_Fault)),
+        ("fault", ctypes.POINTER(Fault)),
         ("argument_count", ctypes.c_int64),
     ]
 
@@ -148,7 +112,7 @@ class HostKernel:
         if bound is None:
             return
         values, _alive = bound
-        fault = _Fault()
+        fault = Fault()
         size = self._library.arena_bytes
         arena = _arenas.take(size)
         view = ctypes.c_char.from_buffer(arena)
@@ -165,7 +129,7 @@ class HostKernel:
         del view
         _arenas.give_back(size, arena)
         if fault.kind:
-            raise _fault_error(self._kernel, fault)
+            raise shader_fault(self._kernel, fault)
 
     def _bind(self, args: tuple[Any, ...]) -> tuple[Any, list[Any]] | None:
         """The arguments as C sees them, with what must stay alive; None when some are not real memory."""
@@ -227,7 +191,7 @@ def compile_source(source: str, *, checked: bool = False, seed: int = 0) -> Host
 
     Args:
         source: the shader, in the subset of shaders/README.md.
-        checked: check every access and barrier; some 30 times slower.
+        checked: check every access and barrier; some 10 times slower.
         seed: of the order in which a checked launch runs its groups and threads.
 
     Raises:
@@ -279,52 +243,3 @@ def _array(what: str, value: Any, integers: bool) -> Any:
         if integers and number not in _INT64:
             raise ValueError(f"{what} does not fit in 64 bits: {number}")
     return ((ctypes.c_int64 if integers else ctypes.c_float) * len(numbers))(*numbers)
-
-
-# in the order of mps_fault_kind in support/fibers.h
-_KINDS = (
-    "",
-    "divergent barrier",
-    "threadgroup memory",
-    "lane",
-    "out of bounds",
-    "misaligned",
-    "uninitialised",
-    "race",
-    "race between groups",
-)
-
-
-def _fault_error(kernel: Kernel, fault: _Fault) -> ShaderFault:
-    kind = _KINDS[fault.kind]
-    buffer = fault.buffer if fault.buffer >= 0 else None
-    array = fault.array.decode() if fault.array else None
-    if buffer is not None:
-        array = kernel.parameters[buffer].name
-    touched = f"{'write to' if fault.write else 'read of'} {array}[{fault.index}]"
-    if buffer is not None:
-        touched += f" (buffer {buffer})"
-    other = f"thread {fault.other} of the group"
-    text = {
-        "divergent barrier": f"the barrier in line {fault.line} is not reached by every thread of its group or simdgroup",
-        "threadgroup memory": f"{fault.index} bytes of threadgroup memory, Metal has 32768",
-        "lane": f"line {fault.line} reads simdgroup lane {fault.index}, which does not exist",
-        "out of bounds": f"{touched} is out of bounds",
-        "misaligned": f"{touched} is not aligned to its type",
-        "uninitialised": f"{touched}, which no thread of the group has written",
-        "race": f"{touched} races with {other}: no barrier between them",
-        "race between groups": f"{touched} races with another group of the launch",
-    }[kind]
-    group = (int(fault.group[0]), int(fault.group[1]), int(fault.group[2]))
-    message = f"kernel {kernel.name}: {text} (group {group}, thread {fault.thread})"
-    has_index = kind in ("out of bounds", "misaligned", "uninitialised", "race", "race between groups")
-    return ShaderFault(
-        message,
-        kernel=kernel.name,
-        kind=kind,
-        array=array,
-        buffer=buffer,
-        index=int(fault.index) if has_index else None,
-        group=group,
-        thread=int(fault.thread),
-    )

@@ -10,8 +10,8 @@ What a prelude defines for the text below it:
              mps_long (64 bits), MPS_CONSTANT (program-scope constants), MPS_THREADGROUP_ARRAY(type, name, (size))
     cuda     MPS_KERNEL(max threads) in front of `name(parameters) {`; MPS_INTS and MPS_FLOATS, by-value arrays with a
              member `value`; a function mps_<attribute>() for each built-in: uint3 for positions, uint for indices
-    host     MPS_ENTRY(name, (max threads), (arguments)) after a kernel; in the arguments MPS_BUFFER(type, index, space),
-             MPS_SCALAR(type, index, space) and mps_at.<attribute>
+    host     MPS_ENTRY(name, (max threads), (arguments)) after a kernel; in the arguments
+             MPS_BUFFER(type, index, space), MPS_SCALAR(type, index, space) and mps_at.<attribute>
     checked  as host, and mps_pointer<type, mps_in_<space>>
 """
 
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import ShaderCompileError
+from .subset import POINTER, SPACES, TYPE, Refusal, check, closing, without_comments, without_metal_only
 
 # checked.h and host.h stand on the same scalar types and the same scheduler
 _PRELUDES = {
@@ -41,42 +42,23 @@ _POSITIONS = (
     "threadgroups_per_grid",
 )
 _INDICES = ("thread_index_in_threadgroup", "thread_index_in_simdgroup", "simdgroup_index_in_threadgroup")
-_BUILTIN_TYPES = (
-    "void bool char uchar short ushort int uint long ulong half float float2 float3 float4 int2 int3 int4 uint2 uint3 uint4"
-).split()
-
-_SPACES = "device|constant|threadgroup|thread"
-_TYPE = r"[A-Za-z_]\w*(?:\s*<[\w\s,]*>)?"
-_POINTER = re.compile(rf"\b(?:(const)\s+)?({_SPACES})\s+(?:(const)\s+)?(?!const\b)({_TYPE})\s*(?:\b(const)\s*)?([*&])")
-_THREADGROUP_ARRAY = re.compile(rf"\bthreadgroup\s+({_TYPE})\s+(\w+)\s*\[([^\[\]]*)\]\s*;")
-_CONSTANT = re.compile(rf"\bconstant\s+(?:const\s+)?({_TYPE})\s+(\w+)\s*((?:\[[^\[\]]*\]\s*)*)=")
+_THREADGROUP_ARRAY = re.compile(rf"\bthreadgroup\s+({TYPE})\s+(\w+)\s*\[([^\[\]]*)\]\s*;")
+_CONSTANT = re.compile(rf"\bconstant\s+(?:const\s+)?({TYPE})\s+(\w+)\s*((?:\[[^\[\]]*\]\s*)*)=")
+_SPACED = re.compile(f"{POINTER.pattern}|(?P<array>{_THREADGROUP_ARRAY.pattern})|(?P<constant>{_CONSTANT.pattern})")
 _KERNEL = re.compile(
     r"(?:\[\[\s*max_total_threads_per_threadgroup\s*\((?P<limit>[^\[\]]*)\)\s*\]\]\s*)?\bkernel\s+void\s+(?P<name>\w+)\s*\("
 )
 _BUFFER = re.compile(
-    rf"(?:(const)\s+)?(device|constant)\s+(?:(const)\s+)?({_TYPE})\s*(?:\b(const)\s*)?([*&])\s*(\w+)\s*"
+    rf"(?:(const)\s+)?(device|constant)\s+(?:(const)\s+)?({TYPE})\s*(?:\b(const)\s*)?([*&])\s*(\w+)\s*"
     r"\[\[\s*buffer\s*\(\s*(\d+)\s*\)\s*\]\]"
 )
 _BUILTIN = re.compile(r"(uint|uint3)\s+(\w+)\s*\[\[\s*(\w+)\s*\]\]")
 _SCALAR_KINDS = {("long", "*"): "ints", ("float", "*"): "floats", ("long", "&"): "int", ("float", "&"): "float"}
 
-# construct -> why it is refused; compilers of the other targets would take most of these without a word
-_REFUSED = (
-    (r"\bdouble\b", "there is no double in Metal"),
-    (r"\blong\s+long\b|\bunsigned\b|\bsigned\b|\bsize_t\b", "integers are int, uint, long, ulong, short, ushort"),
-    (r"\bauto\b", "auto hides the address space"),
-    (r"\batomic\w*|\btexture\w*|\bsampler\b", "atomics and textures are outside the subset"),
-    (r"\b(?:virtual|class|new|delete|goto|try|throw|static|extern|asm|typedef|union)\b", "outside the subset"),
-    (r"\[\s*[&=]?\s*\]\s*[({]", "lambdas are outside the subset"),
-    (r"(?:[(,=?:{]|\breturn)\s*&\s*\w+\s*\[", "write p + i for the address of an element"),
-    (r"^[ \t]*#[ \t]*include\b", "the shader must be one text; includes are inlined by the loader"),
-    (r"\busing\s+namespace\b|\bmetal::", "the metal namespace belongs under #if defined(__METAL_VERSION__)"),
-)
-
 
 @dataclass(frozen=True)
 class Parameter:
-    """One buffer of a kernel: kind is "tensor", "ints", "floats", "int" or "float"; `writable` is a tensor without const."""
+    """A buffer of a kernel; `kind` is "tensor", "ints", "floats", "int" or "float"; `writable`: a tensor and not const."""
 
     name: str
     kind: str
@@ -131,84 +113,21 @@ def translate(source: str, target: str) -> Translation:
     """
     if target not in _PRELUDES:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
-    text = _without_metal_only(_without_comments(source))
-    for pattern, why in _REFUSED:
-        if found := re.search(pattern, text, re.MULTILINE):
-            raise _refusal(text, found.start(), f"{found.group().strip()!r}: {why}")
-    _check_pointers(text)
-    body, kernels = _Writer(text, target).write()
-    return Translation(f'{prelude(target)}\n#line 1 "shader.metal"\n{body}\n', kernels)
+    # hundreds of specialisations of one shader differ in the defines in front only
+    head = re.match(r"(?:#define [^\n\\]*\n)*", source)
+    defines = head.group() if head else ""
+    body, kernels = _translated(source[len(defines) :], target, defines.count("\n") + 1)
+    return Translation(f'{prelude(target)}\n#line 1 "shader.metal"\n{defines}{body}\n', kernels)
 
 
-def _refusal(text: str, position: int, why: str) -> ShaderCompileError:
-    return ShaderCompileError(f"shader.metal:{text.count(chr(10), 0, position) + 1}: {why}")
-
-
-def _blank(match: re.Match[str]) -> str:
-    return " " + "\n" * match.group().count("\n")
-
-
-def _without_comments(text: str) -> str:
-    return re.sub(r"//[^\n]*|/\*.*?\*/", _blank, text, flags=re.DOTALL)
-
-
-def _without_metal_only(text: str) -> str:
-    """Blanks what only Metal compiles; other conditions are left to the compiler."""
-    lines = text.split("\n")
-    stack: list[bool | None] = []  # True: kept branch of a Metal test, False: dropped branch, None: some other condition
-    for number, line in enumerate(lines):
-        directive = re.match(r"\s*#\s*(if|ifdef|ifndef|else|elif|endif|pragma\s+METAL)\b\s*(.*)", line)
-        word, rest = directive.groups() if directive else ("", "")
-        drop = False in stack
-        if word in ("if", "ifdef", "ifndef"):
-            test = (word + " " + rest).replace(" ", "").strip()
-            metal = {"ifdefined(__METAL_VERSION__)": False, "ifdef__METAL_VERSION__": False}
-            other = {"if!defined(__METAL_VERSION__)": True, "ifndef__METAL_VERSION__": True}
-            branch = (metal | other).get(test)
-            stack.append(branch)
-            drop = drop or branch is not None
-        elif word in ("else", "elif", "endif") and stack:
-            drop = drop or stack[-1] is not None
-            if word == "endif":
-                stack.pop()
-            elif stack[-1] is not None:
-                if word == "elif":
-                    position = len("\n".join(lines[:number])) + 1
-                    raise _refusal("\n".join(lines), position, "#elif after a test of __METAL_VERSION__")
-                stack[-1] = not stack[-1]
-            drop = drop or False in stack[:-1]
-        elif word:
-            drop = True
-        if drop:
-            lines[number] = ""
-    return "\n".join(lines)
-
-
-def _check_pointers(text: str) -> None:
-    """Every pointer and reference to a known type must name its address space."""
-    own = re.findall(r"\bstruct\s+(\w+)", text) + re.findall(r"\b(?:typename|using)\s+(\w+)", text)
-    bare = re.compile(rf"\b(?:{'|'.join([*_BUILTIN_TYPES, *own])})\b(?:\s*<[\w\s,]*>)?\s*(?:const\s*)?[*&]")
-    named = [match.span() for match in _POINTER.finditer(text)]
-    for match in bare.finditer(text):
-        if not any(start <= match.start() < end for start, end in named):
-            raise _refusal(text, match.start(), f"{match.group()!r}: a pointer or reference must name its address space")
-    for match in _POINTER.finditer(text):
-        if re.match(r"\s*[*&]", text[match.end() :]):
-            raise _refusal(text, match.start(), f"{match.group()!r}: pointers to pointers are outside the subset")
-        if match.group(6) == "&" and match.group(2) in ("device", "threadgroup"):
-            raise _refusal(text, match.start(), f"{match.group()!r}: pass a pointer, references are thread or constant")
-
-
-def _closing(text: str, opening: int) -> int:
-    """Position of the bracket that closes the one at `opening`."""
-    pairs = {"(": ")", "{": "}"}
-    first, last = text[opening], pairs[text[opening]]
-    depth = 0
-    for match in re.compile(rf"[{re.escape(first + last)}]").finditer(text, opening):
-        depth += 1 if match.group() == first else -1
-        if depth == 0:
-            return match.start()
-    raise _refusal(text, opening, f"{first!r} is never closed")
+@functools.lru_cache(maxsize=32)
+def _translated(source: str, target: str, first_line: int) -> tuple[str, tuple[Kernel, ...]]:
+    try:
+        text = without_metal_only(without_comments(source))
+        check(text)
+        return _Writer(text, target).write()
+    except Refusal as refusal:
+        raise ShaderCompileError(f"shader.metal:{first_line + refusal.lines_before}: {refusal}") from None
 
 
 class _Writer:
@@ -223,14 +142,14 @@ class _Writer:
         kernels: list[Kernel] = []
         done = 0
         for match in _KERNEL.finditer(self.text):
-            end_of_parameters = _closing(self.text, match.end() - 1)
+            end_of_parameters = closing(self.text, match.end() - 1)
             opening = self.text.find("{", end_of_parameters)
             if opening < 0 or self.text[end_of_parameters + 1 : opening].strip():
-                raise _refusal(self.text, end_of_parameters, f"kernel {match['name']}: expected its body")
-            end = _closing(self.text, opening) + 1
+                raise Refusal(self.text, end_of_parameters, f"kernel {match['name']}: expected its body")
+            end = closing(self.text, opening) + 1
             kernel = self._kernel(match, end_of_parameters)
             if any(kernel.name == other.name for other in kernels):
-                raise _refusal(self.text, match.start(), f"kernel {kernel.name} is defined twice")
+                raise Refusal(self.text, match.start(), f"kernel {kernel.name} is defined twice")
             pieces.append(self._rewrite(done, match.start(), in_kernel=False))
             body = self._rewrite(opening + 1, end - 1, in_kernel=True)
             # the header may span lines: keep their number so that logs stay true
@@ -244,7 +163,8 @@ class _Writer:
         buffers: dict[int, Parameter] = {}
         builtins: list[Builtin] = []
         position = match.end()
-        for text in self.text[match.end() : end].split(","):
+        declared = self.text[match.end() : end]
+        for text in declared.split(",") if declared.strip() else ():
             parameter = text.strip()
             where = position + len(text) - len(text.lstrip())
             position += len(text) + 1
@@ -253,21 +173,21 @@ class _Writer:
                 space, type_, mark, name, index = found.group(2, 4, 6, 7, 8)
                 kind = "tensor" if (space, mark) == ("device", "*") else _SCALAR_KINDS.get((type_, mark))
                 if kind is None or (space == "device" and mark == "&"):
-                    raise _refusal(self.text, where, f"parameter {parameter!r}: constant ones are long or float, * or &")
+                    raise Refusal(self.text, where, f"parameter {parameter!r}: constant means long or float, * or &")
                 if int(index) in buffers:
-                    raise _refusal(self.text, where, f"buffer({index}) is bound twice")
+                    raise Refusal(self.text, where, f"buffer({index}) is bound twice")
                 buffers[int(index)] = Parameter(name, kind, type_, kind == "tensor" and not const)
             elif (found := _BUILTIN.fullmatch(parameter)) and found.group(3) in _POSITIONS + _INDICES:
                 type_, name, attribute = found.groups()
                 if type_ == "uint3" and attribute in _INDICES:
-                    raise _refusal(self.text, where, f"{attribute} is a uint")
+                    raise Refusal(self.text, where, f"{attribute} is a uint")
                 builtins.append(Builtin(name, attribute, type_))
             else:
-                raise _refusal(self.text, where, f"parameter {parameter!r} is outside the subset")
+                raise Refusal(self.text, where, f"parameter {parameter!r} is outside the subset")
         if sorted(buffers) != list(range(len(buffers))):
-            raise _refusal(self.text, match.start(), f"kernel {match['name']}: buffer indices must be 0, 1, ... without gaps")
+            raise Refusal(self.text, match.start(), f"kernel {match['name']}: buffers must be 0, 1, ... without gaps")
         if len(buffers) > 31:
-            raise _refusal(self.text, match.start(), f"kernel {match['name']}: Metal binds at most 31 buffers")
+            raise Refusal(self.text, match.start(), f"kernel {match['name']}: Metal binds at most 31 buffers")
         limit = match["limit"].strip() if match["limit"] else None
         return Kernel(match["name"], tuple(buffers[index] for index in sorted(buffers)), tuple(builtins), limit)
 
@@ -276,14 +196,13 @@ class _Writer:
         text = self.text
 
         def refuse_left_over(piece: str, offset: int) -> None:
-            if found := re.search(rf"\b(?:{_SPACES})\b|\[\[|\bkernel\b", piece):
-                what = "threadgroup arrays have one dimension and stand at kernel scope; every other use qualifies a pointer"
-                raise _refusal(text, offset + found.start(), f"{found.group()!r}: {what}")
+            if found := re.search(rf"\b(?:{SPACES})\b|\[\[|\bkernel\b", piece):
+                what = "threadgroup arrays have one dimension and stand at kernel scope; else it qualifies a pointer"
+                raise Refusal(text, offset + found.start(), f"{found.group()!r}: {what}")
 
         pieces: list[str] = []
         done = start
-        pattern = re.compile(f"{_POINTER.pattern}|(?P<array>{_THREADGROUP_ARRAY.pattern})|(?P<constant>{_CONSTANT.pattern})")
-        for match in pattern.finditer(text, start, end):
+        for match in _SPACED.finditer(text, start, end):
             between = text[done : match.start()]
             refuse_left_over(between, done)
             pieces.append(between)
@@ -291,13 +210,13 @@ class _Writer:
             lines = "\n" * match.group().count("\n")
             if match["array"]:
                 if not in_kernel or depth:
-                    raise _refusal(text, match.start(), "threadgroup arrays belong at the outermost scope of a kernel")
+                    raise Refusal(text, match.start(), "threadgroup arrays belong at the outermost scope of a kernel")
                 array = _THREADGROUP_ARRAY.fullmatch(match["array"])
                 assert array is not None
                 pieces.append(lines + self._array(*array.groups()))
             elif match["constant"]:
                 if in_kernel or depth:
-                    raise _refusal(text, match.start(), "constants belong at program scope")
+                    raise Refusal(text, match.start(), "constants belong at program scope")
                 constant = _CONSTANT.fullmatch(match["constant"])
                 assert constant is not None
                 pieces.append(lines + "MPS_CONSTANT {} {}{}=".format(*constant.groups()))

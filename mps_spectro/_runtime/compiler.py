@@ -32,7 +32,7 @@ def _find_compiler(cxx: str | None) -> tuple[tuple[str, ...], str]:
     """The compiler's command and what tells its version apart."""
     candidates = [shlex.split(cxx)] if cxx else [["c++"], ["g++"], ["clang++"]]
     if not cxx and importlib.util.find_spec("ziglang") is not None:
-        candidates.append([sys.executable, "-m", "ziglang", "c++"])
+        candidates.append([sys.executable, "-m", "ziglang", "cc", "-fno-sanitize=all"])
     for command in candidates:
         if command and shutil.which(command[0]):
             try:
