@@ -229,13 +229,20 @@ struct Hooks final : at::MPSHooksInterface {
   }
 };
 
-struct Guard final : c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::MPS> {
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  static c10::Stream stream() { return c10::Stream(c10::Stream::DEFAULT, kMps); }
+  c10::DeviceType type() const override { return c10::DeviceType::MPS; }
+  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
   c10::Device exchangeDevice(c10::Device) const override { return kMps; }
   c10::Device getDevice() const override { return kMps; }
-  c10::Stream getStream(c10::Device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, kMps); }
-  c10::Stream getDefaultStream(c10::Device) const override { return c10::Stream(c10::Stream::DEFAULT, kMps); }
-  c10::Stream getNewStream(c10::Device, int) const override { return c10::Stream(c10::Stream::DEFAULT, kMps); }
-  c10::Stream exchangeStream(c10::Stream) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, kMps); }
+  void setDevice(c10::Device) const override {}
+  void uncheckedSetDevice(c10::Device) const noexcept override {}
+  c10::Stream getStream(c10::Device) const override { return stream(); }
+  c10::Stream getDefaultStream(c10::Device) const override { return stream(); }
+  c10::Stream getNewStream(c10::Device, int) const override { return stream(); }
+  c10::Stream exchangeStream(c10::Stream) const override { return stream(); }
+  bool queryStream(const c10::Stream&) const override { return true; }
+  void synchronizeStream(const c10::Stream&) const override {}
   void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override {}
   void block(void*, const c10::Stream&) const override {}
   bool queryEvent(void*) const override { return true; }
@@ -519,7 +526,7 @@ extern "C" const char* simulated_mps_attach() {
   static std::string error;
   try {
     c10::SetAllocator(c10::DeviceType::MPS, &allocator);
-    c10::impl::registerDeviceGuard(c10::DeviceType::MPS, new Guard());
+    static c10::impl::DeviceGuardImplRegistrar registrar(c10::DeviceType::MPS, new Guard());
     register_kernels();
     replace_hooks();
     Engine::start_threads_if_late();
