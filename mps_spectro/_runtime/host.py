@@ -13,7 +13,7 @@ from typing import Any, Sequence
 
 import torch
 
-from .compiler import shared_object
+from ._compiler import shared_object
 from .faults import Fault, ShaderFault, shader_fault
 from .translate import Kernel, translate
 

@@ -116,6 +116,13 @@ struct mps_reference : mps_element<T, Space> {
 };
 
 template <class Space>
+struct mps_reference<half, Space> : mps_element<half, Space> {
+    mps_reference(half* p, const mps_region* r) : mps_element<half, Space>{p, r} {}
+    operator float() const { return half(*this); }
+    MPS_ASSIGNMENTS(half)
+};
+
+template <class Space>
 struct mps_reference<float2, Space> : mps_element<float2, Space> {
     mps_reference<float, Space> x, y;
     mps_reference(float2* p, const mps_region* r)
@@ -130,6 +137,7 @@ struct mps_reference<float4, Space> : mps_element<float4, Space> {
         : mps_element<float4, Space>{p, r}, x((float*)p, r), y((float*)p + 1, r), z((float*)p + 2, r), w((float*)p + 3, r) {}
     MPS_ASSIGNMENTS(float4)
 };
+#undef MPS_ASSIGNMENTS
 
 // Indexing: a value for const T, a reference otherwise
 template <class T, class Space>
@@ -173,7 +181,7 @@ private:
 template <class T, class Space>
 static inline mps_pointer<T, Space> operator+(mps_long n, mps_pointer<T, Space> pointer) { return pointer + n; }
 
-// A table at program scope: g++ and clang see its bounds themselves
+// Also made from a table at program scope, which has no region
 template <class T>
 struct mps_pointer<T, mps_in_constant> {
     T* p;
