@@ -54,3 +54,12 @@ def differentiates(tensor: torch.Tensor) -> bool:
         or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
     )
+
+
+def resolved(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with its memory as it reads: kernels do not see the conjugate and negative bits of views."""
+    if torch.compiler.is_compiling():
+        return tensor.resolve_conj().resolve_neg()
+    if tensor.is_conj():
+        tensor = tensor.resolve_conj()
+    return tensor.resolve_neg() if tensor.is_neg() else tensor

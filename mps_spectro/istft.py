@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import _arguments, _windows
 from ._arguments import ArgumentError, IstftCall, choice, flag, istft_call
-from ._coverage import differentiates, tracing_reason
+from ._coverage import differentiates, resolved, tracing_reason
 from ._diagnostics import count_torch_route
 from ._envelope import LOWEST, envelope, nola_holds, reciprocal_envelope
 from ._ops import call_synthesis
@@ -85,7 +85,7 @@ def istft(
     call = istft_call(
         input, n_fft, hop_length, win_length, window, center, normalized, onesided, length, return_complex
     )
-    if call.length > call.available:
+    if not torch.compiler.is_compiling() and call.length > call.available:
         warnings.warn(
             f"length={call.length} is longer than the {call.available} samples of the frames; the rest is zeros",
             stacklevel=2,
@@ -97,7 +97,9 @@ def istft(
     out = _by_ops(call, must_hold) if reason is None else _by_torch(call, reason)
     if kernel_dtype == "float16":
         out = out.to(torch.complex32 if out.is_complex() else torch.float16)
-    return out if input.dim() == 3 else out.reshape(*input.shape[:-2], call.length)
+    if input.dim() == 2:
+        return out.squeeze(0)
+    return out if input.dim() == 3 else out.unflatten(0, input.shape[:-2])
 
 
 def _default_window(call: IstftCall) -> Tensor:
@@ -159,11 +161,7 @@ def inverse(
     Returns:
         (B, length) real, contiguous.
     """
-    pairs = torch.view_as_real(spectrum.resolve_conj())
-    if pairs.is_neg():
-        pairs = pairs.resolve_neg()
-    if window.is_neg():
-        window = window.resolve_neg()
+    pairs, window = torch.view_as_real(resolved(spectrum)), resolved(window)
     n_frames = spectrum.shape[-1]
     full = _windows.full_size(window, n_fft).to(pairs.dtype)
     differentiable = differentiates(window)

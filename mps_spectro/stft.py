@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import _windows
 from ._arguments import HALVES, StftCall, stft_call
-from ._coverage import tracing_reason
+from ._coverage import resolved, tracing_reason
 from ._diagnostics import count_torch_route
 from ._ops import call_analysis
 
@@ -73,9 +73,9 @@ def stft(
     )
     reason = _torch_only(call)
     out = _by_ops(call) if reason is None else _by_torch(call, reason)
-    if input.dim() != 2:
-        out = out.reshape(*input.shape[:-1], *out.shape[1:])
-    return out
+    if input.dim() == 1:
+        return out.squeeze(0)
+    return out if input.dim() == 2 else out.unflatten(0, input.shape[:-1])
 
 
 def _torch_only(call: StftCall) -> str | None:
@@ -151,15 +151,10 @@ def transform(
     Returns:
         (B, bins, n_frames) complex, or (B, bins, n_frames, 2) real.
     """
-    if signal.is_neg():
-        signal = signal.resolve_neg()
-    if window.is_neg():
-        window = window.resolve_neg()
     n_fft = window.shape[0]
     scale = n_fft**-0.5 if normalized else 1.0
-    pairs = call_analysis(
-        signal, window.to(signal.dtype), None, n_fft, hop_length, offset, pad_mode, n_frames, scale, False
-    )
+    signal, window = resolved(signal), resolved(window).to(signal.dtype)
+    pairs = call_analysis(signal, window, None, n_fft, hop_length, offset, pad_mode, n_frames, scale, False)
     if onesided and not return_complex:
         return pairs
     spectrum = torch.view_as_complex(pairs)
