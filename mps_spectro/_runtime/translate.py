@@ -58,7 +58,7 @@ _SCALAR_KINDS = {("long", "*"): "ints", ("float", "*"): "floats", ("long", "&"):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A buffer of a kernel; `kind` is "tensor", "ints", "floats", "int" or "float"; `writable`: a tensor and not const."""
+    """A buffer of a kernel; `kind` is "tensor", "ints", "floats", "int" or "float"; `writable`: tensor, not const."""
 
     name: str
     kind: str
