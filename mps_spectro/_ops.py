@@ -14,9 +14,11 @@ from typing import Any, Callable
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
+from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
-from . import _kernels, _reference, _route
+from . import _backend, _implementation, _reference
 from ._diagnostics import count_torch_route
 
 _LIBRARY = torch.library.Library("mps_spectro", "DEF")
@@ -31,97 +33,6 @@ for _name, _arguments in _SCHEMAS.items():
 _analysis_op = torch.ops.mps_spectro.analysis.default
 _synthesis_op = torch.ops.mps_spectro.synthesis.default
 _correlate_op = torch.ops.mps_spectro.correlate.default
-
-
-# --- kernels: checks of what they rely on for their memory accesses, then the route ----------------------------------
-
-
-def _check_same(op: str, first: Tensor, **others: Tensor | None) -> None:
-    for name, other in others.items():
-        if other is not None and (other.dtype != first.dtype or other.device != first.device):
-            raise TypeError(
-                f"{op}: {name} must be like the input, {first.dtype} on {first.device}, "
-                f"got {other.dtype} on {other.device}"
-            )
-
-
-def _check_frames(op: str, window: Tensor | None, env: Tensor | None, n_fft: int, hop: int, n_frames: int) -> int:
-    if n_fft < 1 or hop < 1 or n_frames < 0:
-        raise ValueError(f"{op}: n_fft and hop_length must be positive, n_frames not negative: {n_fft, hop, n_frames}")
-    if window is not None and window.shape != (n_fft,):
-        raise ValueError(f"{op}: window must have n_fft = {n_fft} entries, got shape {tuple(window.shape)}")
-    full_length = _reference.full_length(n_fft, hop, n_frames)
-    entries = min(full_length, 2 * n_fft + hop)
-    if env is not None and env.shape != (entries,):
-        raise ValueError(f"{op}: env must have {entries} entries, got shape {tuple(env.shape)}")
-    return full_length
-
-
-def _check_spec(op: str, spec: Tensor, n_fft: int) -> None:
-    if spec.dim() != 4 or spec.shape[1] != n_fft // 2 + 1 or spec.shape[3] != 2:
-        raise ValueError(f"{op}: spec must be (B, {n_fft // 2 + 1}, n_frames, 2), got shape {tuple(spec.shape)}")
-
-
-def _padding_after(offset: int, size: int, full_length: int, pad_mode: str) -> int:
-    if offset < 0 or size < 0:
-        raise ValueError(f"offset and length must not be negative, got {offset} and {size}")
-    right = max(0, full_length - offset - size)
-    _reference.check_padding(size, offset, right, pad_mode)
-    return right
-
-
-def _analysis(x: Tensor, window: Tensor, env: Tensor | None, *rest: Any) -> Tensor:
-    n_fft, hop, offset, pad_mode, n_frames, _, _ = rest
-    _check_same("analysis", x, window=window, env=env)
-    if x.dim() != 2:
-        raise ValueError(f"analysis: x must be (B, T), got shape {tuple(x.shape)}")
-    full_length = _check_frames("analysis", window, env, n_fft, hop, n_frames)
-    right = _padding_after(offset, x.shape[1], full_length, pad_mode)
-    backend = _route.choose(x, n_fft, hop, offset, right, pad_mode)
-    if backend is not None:
-        out = _route.run_kernel("analysis", backend, x, window, env, *rest)
-        if out is not None:
-            return out
-    return _reference.analysis(x, window, env, *rest)
-
-
-def _synthesis(spec: Tensor, window: Tensor, env: Tensor | None, *rest: Any) -> Tensor:
-    n_fft, hop, offset, pad_mode, length, _, _ = rest
-    _check_same("synthesis", spec, window=window, env=env)
-    _check_spec("synthesis", spec, n_fft)
-    full_length = _check_frames("synthesis", window, env, n_fft, hop, spec.shape[2])
-    right = _padding_after(offset, length, full_length, pad_mode)
-    backend = _route.choose(spec, n_fft, hop, offset, right, pad_mode)
-    if backend is not None:
-        out = _route.run_kernel("synthesis", backend, spec, window, env, *rest)
-        if out is not None:
-            return out
-    return _reference.synthesis(spec, window, env, *rest)
-
-
-def _correlate(x: Tensor, spec: Tensor, env: Tensor | None, *rest: Any) -> Tensor:
-    n_fft, hop, offset, pad_mode, _, _ = rest
-    _check_same("correlate", x, spec=spec, env=env)
-    _check_spec("correlate", spec, n_fft)
-    if x.dim() != 2 or x.shape[0] != spec.shape[0]:
-        raise ValueError(f"correlate: x must be ({spec.shape[0]}, T), got shape {tuple(x.shape)}")
-    full_length = _check_frames("correlate", None, env, n_fft, hop, spec.shape[2])
-    right = _padding_after(offset, x.shape[1], full_length, pad_mode)
-    backend = _route.choose(x, n_fft, hop, offset, right, pad_mode)
-    if backend is None:
-        return _reference.correlate(x, spec, env, *rest)
-
-    def inverse(part: Tensor, n_fft: int, scale: float, hermitian: bool) -> Tensor:
-        # frames side by side: the synthesis kernel without overlap is the inverse transform
-        batch, _, n_frames, _ = part.shape
-        ones = part.new_ones(n_fft)
-        shape = (n_fft, n_fft, 0, "constant", n_frames * n_fft)
-        rows = _route.run_kernel("synthesis", backend, part, ones, None, *shape, scale, hermitian)
-        if rows is None:
-            return _reference.inverse_frames(part, n_fft, scale, hermitian)
-        return rows.view(batch, n_frames, n_fft)
-
-    return _reference.correlate(x, spec, env, *rest, inverse=inverse)
 
 
 # --- shapes and strides without data ---------------------------------------------------------------------------------
@@ -147,14 +58,17 @@ class _TrilinearFunction(torch.autograd.Function):
     """Forward is the op below autograd; a factor is kept only if another one's gradient will need it."""
 
     @staticmethod
-    def forward(ctx: Any, op: Any, keyset: Any, first: Tensor, second: Tensor, env: Tensor | None, *rest: Any) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
+    def forward(ctx: Any, op: Any, keyset: Any, first: Tensor, second: Tensor, env: Any, *rest: Any) -> Tensor:
+        # Function has switched grad mode off; for the transforms that are still inside (grad of grad) it must be on
+        inside = torch.set_grad_enabled(torch._C._are_functorch_transforms_active())
+        with inside, torch._C._AutoDispatchBelowAutograd():
             out = op.redispatch(keyset & torch._C._after_autograd_keyset, first, second, env, *rest)
         _, _, needs_first, needs_second, *_ = ctx.needs_input_grad
         ctx.save_for_backward(first if needs_second else None, second if needs_first else None, env)
         ctx.first_shape = first.shape
         ctx.second_shape = second.shape
         ctx.rest = rest
+        ctx.backend = _backend.requested()
         return out
 
     @classmethod
@@ -162,7 +76,9 @@ class _TrilinearFunction(torch.autograd.Function):
         """Evaluates the gradients that are asked for, as the tuple autograd expects."""
         _, _, needs_first, needs_second, *_ = ctx.needs_input_grad
         none = (None,) * (1 + len(ctx.rest))
-        return (None, None, first() if needs_first else None, second() if needs_second else None, *none)
+        # the threads of autograd do not inherit the choice of the caller
+        with _backend.use_backend(ctx.backend):
+            return (None, None, first() if needs_first else None, second() if needs_second else None, *none)
 
 
 class _Analysis(_TrilinearFunction):
@@ -206,18 +122,28 @@ class _Correlate(_TrilinearFunction):
 
 def forward_mode_active() -> bool:
     """Whether forward-mode differentiation (dual tensors, torch.func.jvp, jacfwd, hessian) is going on."""
-    return forward_ad._current_level >= 0
+    if forward_ad._current_level >= 0:
+        return True
+    # a traced torch.func.jvp sets no Python state
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    return _functorch.peek_interpreter_stack().key() == _functorch.TransformType.Jvp
 
 
 def _autograd_kernel(op: Any, function: Any, reference: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def kernel(keyset: Any, first: Tensor, second: Tensor, env: Tensor | None, *rest: Any) -> Tensor:
-        if forward_ad._current_level >= 0:
+        if forward_mode_active():
             # An autograd.Function below the dispatcher would drop tangents without a word. The torch ops of the
             # reference have formulas for both modes, and being called from here they are differentiated as if the
             # user had written them, whatever other transform (vmap, grad) is around.
             count_torch_route("forward-mode differentiation")
             return reference(first, second, env, *rest)
         if torch.is_grad_enabled() and (first.requires_grad or second.requires_grad):
+            if torch._C._are_functorch_transforms_active():
+                # Function.apply would start again at the outermost transform; here the dispatcher has already chosen
+                # one (grad, vjp), and forward hands the rest to those inside it.
+                with enable_single_level_autograd_function():
+                    return super(torch.autograd.Function, function).apply(op, keyset, first, second, env, *rest)
             return function.apply(op, keyset, first, second, env, *rest)
         with torch._C._AutoDispatchBelowAutograd():
             return op.redispatch(keyset & torch._C._after_autograd_keyset, first, second, env, *rest)
@@ -238,7 +164,7 @@ def _vmap_rule(op: Any, folds: bool) -> Callable[..., tuple[Tensor, int]]:
             out = op(first.flatten(0, 1), second, env, *rest)
             return out.unflatten(0, first.shape[:2]), 0
         columns = [
-            [tensor] * info.batch_size if dim is None else tensor.unbind(dim)
+            [tensor] * info.batch_size if tensor is None or dim is None else tensor.unbind(dim)
             for tensor, dim in zip((first, second, env), dims)
         ]
         return torch.stack([op(*tensors, *rest) for tensors in zip(*columns)]), 0
@@ -261,9 +187,7 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _register(
-    op: Any, kernel: Any, reference: Callable[..., Tensor], fake: Any, function: Any, folds: bool
-) -> None:
+def _register(op: Any, kernel: Any, reference: Callable[..., Tensor], fake: Any, function: Any, folds: bool) -> None:
     name = op._opname
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     _LIBRARY.impl(name, _autograd_kernel(op, function, reference), "Autograd", with_keyset=True)
@@ -273,9 +197,9 @@ def _register(
     torch.library.register_vmap(f"mps_spectro::{name}", _vmap_rule(op, folds), lib=_LIBRARY)
 
 
-_register(_analysis_op, _analysis, _reference.analysis, _fake_analysis, _Analysis, folds=True)
-_register(_synthesis_op, _synthesis, _reference.synthesis, _fake_synthesis, _Synthesis, folds=True)
-_register(_correlate_op, _correlate, _reference.correlate, _fake_correlate, _Correlate, folds=False)
+_register(_analysis_op, _implementation.analysis, _reference.analysis, _fake_analysis, _Analysis, folds=True)
+_register(_synthesis_op, _implementation.synthesis, _reference.synthesis, _fake_synthesis, _Synthesis, folds=True)
+_register(_correlate_op, _implementation.correlate, _reference.correlate, _fake_correlate, _Correlate, folds=False)
 
 
 # --- what stft and istft call ----------------------------------------------------------------------------------------
@@ -337,7 +261,8 @@ def call_synthesis(
     """torch.ops.mps_spectro.synthesis with little overhead where nothing requires grad.
 
     Args:
-        spec: (B, n_fft // 2 + 1, n_frames, 2) floating point, any strides; imaginary parts at DC and Nyquist do not count.
+        spec: (B, n_fft // 2 + 1, n_frames, 2) floating point, any strides;
+            imaginary parts at DC and Nyquist do not count.
         window, env, offset, pad_mode, hermitian: as for `call_analysis`; padding is folded back on the signal.
 
     Returns:

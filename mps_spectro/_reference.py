@@ -138,9 +138,9 @@ def inverse_frames(spec: Tensor, n_fft: int, scale: float, hermitian: bool) -> T
     return torch.fft.irfft(rows, n_fft, dim=2, norm="forward")
 
 
-def _computable(*tensors: Tensor | None) -> list[Tensor | None]:
+def _computable(tensor: Tensor) -> Tensor:
     """Half and bfloat16 as float32: no FFT on the CPU takes them, and elsewhere few sizes."""
-    return [t.float() if t is not None and t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors]
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def analysis(
@@ -157,14 +157,15 @@ def analysis(
 ) -> Tensor:
     """Signal (B, T) to spectrum (B, n_fft // 2 + 1, n_frames, 2) whose memory is (B, n_frames, bins, 2)."""
     dtype = x.dtype
-    x, window, env = _computable(x, window, env)
+    x, window = _computable(x), _computable(window)
     frames = _frames(x, env, n_fft, hop_length, offset, pad_mode, n_frames)
     if frames.numel() == 0:
         return x.new_zeros(x.shape[0], n_frames, n_fft // 2 + 1, 2, dtype=dtype).transpose(1, 2)
     rows = torch.view_as_real(torch.fft.rfft(frames * (window * scale), dim=2))
     if hermitian:
         rows = rows * _bin_weights(n_fft, 1.0, 2.0, rows)[:, None]
-    return rows.to(dtype).contiguous().transpose(1, 2)
+    # through one dimension, so that dimensions of size 1 have regular strides too
+    return rows.to(dtype).contiguous().flatten().view(rows.shape).transpose(1, 2)
 
 
 def synthesis(
@@ -181,7 +182,7 @@ def synthesis(
 ) -> Tensor:
     """Spectrum (B, bins, n_frames, 2) to signal (B, length): the adjoint of `analysis`."""
     dtype = spec.dtype
-    spec, window, env = _computable(spec, window, env)
+    spec, window = _computable(spec), _computable(window)
     n_frames = spec.shape[2]
     signal = overlap_add(inverse_frames(spec, n_fft, scale, hermitian) * window, hop_length)
     if env is not None:
@@ -206,7 +207,7 @@ def correlate(
     `inverse` replaces `inverse_frames`.
     """
     dtype = x.dtype
-    x, spec, env = _computable(x, spec, env)
+    x, spec = _computable(x), _computable(spec)
     total = x.new_zeros(n_fft)
     # some signals at a time: all frames of all of them are n_fft / hop times the input, twice
     rows = max(1, _CHUNK // max(1, spec.shape[2] * n_fft))

@@ -1,9 +1,10 @@
-"""Which implementation answers an op: a kernel of the selected backend, or plain torch, and what to do when one fails."""
+"""Whether a kernel or plain torch answers an op, and what happens when the kernels do not work on this machine."""
 
 from __future__ import annotations
 
 import threading
 import warnings
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
@@ -16,8 +17,7 @@ from ._runtime import RuntimeUnavailable, ShaderCompileError
 _broken: dict[str, str] = {}
 _self_tested: set[str] = set()
 _lock = threading.RLock()
-
-_AUTOMATIC = {"cpu": "cpu tensor"}
+_KERNELS: dict[str, Callable[..., Tensor]] = {"analysis": _kernels.analysis, "synthesis": _kernels.synthesis}
 
 
 def choose(tensor: Tensor, n_fft: int, hop_length: int, left: int, right: int, pad_mode: str) -> str | None:
@@ -40,14 +40,18 @@ def choose(tensor: Tensor, n_fft: int, hop_length: int, left: int, right: int, p
     return None
 
 
-def run_kernel(op: str, backend: str, *args: object) -> Tensor | None:
+def run_kernel(
+    op: str, backend: str, first: Tensor, window: Tensor, env: Tensor | None, rest: tuple[Any, ...]
+) -> Tensor | None:
     """The op's result from its kernel, or None when the backend turns out not to work here.
 
     Raises:
         RuntimeUnavailable, ShaderCompileError: as the runtime says, when the backend was asked for by name.
     """
     try:
-        out = getattr(_kernels, op)(backend, *args)
+        # kernels read the strides of their first argument alone
+        env = None if env is None else env.contiguous()
+        out = _KERNELS[op](backend, first, window.contiguous(), env, *rest)
     except (RuntimeUnavailable, ShaderCompileError) as error:
         if _backend.explicit():
             raise
@@ -73,8 +77,10 @@ def _give_up(backend: str, why: str) -> None:
 def _passes_self_test(backend: str, device: torch.device) -> bool:
     """Runs both kernels once on a small case, so that a device that miscomputes gives slow numbers, not wrong ones."""
     with _lock:
-        if backend in _self_tested or backend in _broken:
-            return backend not in _broken
+        if backend in _self_tested:
+            return True
+        if backend in _broken and not _backend.explicit():
+            return False
         try:
             why = _disagreement(backend, device)
         except (RuntimeUnavailable, ShaderCompileError) as error:
@@ -98,8 +104,8 @@ def _disagreement(backend: str, device: torch.device) -> str | None:
         shape = (None, n_fft, hop, offset, "reflect")
         spec = _reference.analysis(x, window, *shape, n_frames, 1.0, False)
         back = _reference.synthesis(spec, window, *shape, 32, 1.0, False)
-        got_spec = _kernels.analysis(backend, x.to(device), window.to(device), *shape, n_frames, 1.0, False)
-        got_back = _kernels.synthesis(backend, spec.to(device), window.to(device), *shape, 32, 1.0, False)
+        got_spec = _KERNELS["analysis"](backend, x.to(device), window.to(device), *shape, n_frames, 1.0, False)
+        got_back = _KERNELS["synthesis"](backend, spec.to(device), window.to(device), *shape, 32, 1.0, False)
         for op, got, expected in (("analysis", got_spec, spec), ("synthesis", got_back, back)):
             error = (got.cpu() - expected).abs().max() / expected.abs().max()
             if not error <= 1e-5:
