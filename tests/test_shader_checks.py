@@ -26,6 +26,7 @@ from mps_spectro._runtime.translate import translate
 
 HEAD = """
 #define GROUP 64
+template <int N> inline void clear(thread float2* v) { for (int j = 0; j < N; ++j) { v[j] = make_c(0.0f, 0.0f); } }
 kernel void k(device const float* x [[buffer(0)]], device float* out [[buffer(1)]], constant long* p [[buffer(2)]],
               uint t [[thread_index_in_threadgroup]], uint g [[threadgroup_position_in_grid]],
               uint i [[thread_position_in_grid]]) {
@@ -86,6 +87,16 @@ PLANTED = {
         "t",
         "out of bounds",
         {"array": "a", "index": 64, "buffer": None},
+    ),
+    "array in registers": Planted(
+        "float v[4]; for (int j = 0; j < 4; ++j) { v[j] = x[i]; } out[i] = v[@];",
+        "4",
+        "3",
+        "out of bounds",
+        {"array": "v"},
+    ),
+    "array in registers, in a function": Planted(
+        "float2 v[4]; clear<4>(v + @); out[i] = v[3].x;", "1", "0", "out of bounds", {"array": "v", "index": 4}
     ),
     "misaligned pairs": Planted(
         "device const float2* pairs = (device const float2*)(x + @); out[i] = pairs[t / 4].y;", "1", "2", "misaligned"
@@ -267,6 +278,13 @@ def test_every_group_runs_once_in_whatever_order(_compiler: None) -> None:
             x, out = torch.randn(64 * groups), torch.zeros(64 * groups)
             library.k(x, out, (1, 1), threads=64 * groups, group_size=64)
             assert torch.equal(out, x)
+
+
+def test_registers_hold_nan_until_they_are_written(_compiler: None) -> None:
+    out = torch.zeros(64)
+    kernel = host.compile_source(HEAD + "float v[2]; v[0] = 1.0f; out[i] = v[t % 2]; }", checked=True).k
+    kernel(out, out, (1, 1), threads=64, group_size=64)
+    assert out.isnan().tolist() == [False, True] * 32
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_lines_keep_their_numbers(target: str) -> None:
     text = translate("#define GROUP 32\n" + SHADER, target).text
     lines = text[text.index('#line 1 "shader.metal"\n') :].split("\n")[1:]
     for number, line in enumerate(SHADER.split("\n"), start=1):
-        for mark in ("float2 v[4];", "out[t] = v[0] * q[0];", "*= scale;"):
+        for mark in ("load<4>(v", "out[t] = v[0] * q[0];", "*= scale;"):
             if mark in line:
                 assert mark in lines[number]
 
@@ -79,7 +79,9 @@ def test_what_the_targets_make_of_address_spaces() -> None:
 
     assert "void load(float2* v, const float2* t, float2* s, mps_long j)" in line("host", "void load")
     assert "void load(float2* v, const float2* t, float2* s, mps_long j)" in line("cuda", "void load")
-    assert "(float2* v, mps_pointer<const float2, mps_in_device> t," in line("checked", "void load")
+    checked = line("checked", "void load")
+    assert "(mps_pointer<float2, mps_in_thread> v, mps_pointer<const float2, mps_in_device> t," in checked
+    assert 'mps_local<float2, (4)> v{"v"};' in line("checked", "float2, (4)")
     assert "(__private float2* v, __global const float2* t, __local float2* s, long j)" in line("opencl", "void load")
     for target in ("host", "cuda", "checked"):
         assert "MPS_THREADGROUP_ARRAY(float2, exchange, (8 * GROUP));" in line(target, "exchange,")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_BUILTIN_TYPES = (
+BUILTIN_TYPES = (
     "void bool char uchar short ushort int uint long ulong half "
     "float float2 float3 float4 int2 int3 int4 uint2 uint3 uint4"
 ).split()
@@ -87,7 +87,7 @@ def check(text: str) -> None:
 def _check_pointers(text: str) -> None:
     """Every pointer and reference to a known type must name its address space."""
     own = re.findall(r"\bstruct\s+(\w+)", text) + re.findall(r"\b(?:typename|using)\s+(\w+)", text)
-    bare = re.compile(rf"\b(?:{'|'.join([*_BUILTIN_TYPES, *own])})\b(?:\s*<[\w\s,]*>)?\s*(?:const\s*)?[*&]")
+    bare = re.compile(rf"\b(?:{'|'.join([*BUILTIN_TYPES, *own])})\b(?:\s*<[\w\s,]*>)?\s*(?:const\s*)?[*&]")
     named = [match.span() for match in POINTER.finditer(text)]
     for match in bare.finditer(text):
         if not any(start <= match.start() < end for start, end in named):

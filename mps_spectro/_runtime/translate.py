@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import ShaderCompileError
-from .subset import POINTER, SPACES, TYPE, Refusal, check, closing, without_comments, without_metal_only
+from .subset import BUILTIN_TYPES, POINTER, SPACES, TYPE, Refusal, check, closing, without_comments, without_metal_only
 
 # checked.h and host.h stand on the same scalar types and the same scheduler
 _PRELUDES = {
@@ -44,6 +44,10 @@ _POSITIONS = (
 _INDICES = ("thread_index_in_threadgroup", "thread_index_in_simdgroup", "simdgroup_index_in_threadgroup")
 _THREADGROUP_ARRAY = re.compile(rf"\bthreadgroup\s+({TYPE})\s+(\w+)\s*\[([^\[\]]*)\]\s*;")
 _CONSTANT = re.compile(rf"\bconstant\s+(?:const\s+)?({TYPE})\s+(\w+)\s*((?:\[[^\[\]]*\]\s*)*)=")
+# arrays in registers, and structures, whose members stay as they are
+_LOCAL_ARRAY = re.compile(
+    rf"\bstruct\s+\w+\s*\{{[^{{}}]*\}}|\b(?P<type>{'|'.join(BUILTIN_TYPES)})\s+(?P<name>\w+)\s*\[(?P<size>[^\[\]]+)\]\s*;"
+)
 _SPACED = re.compile(f"{POINTER.pattern}|(?P<array>{_THREADGROUP_ARRAY.pattern})|(?P<constant>{_CONSTANT.pattern})")
 _KERNEL = re.compile(
     r"(?:\[\[\s*max_total_threads_per_threadgroup\s*\((?P<limit>[^\[\]]*)\)\s*\]\]\s*)?\bkernel\s+void\s+(?P<name>\w+)\s*\("
@@ -226,7 +230,8 @@ class _Writer:
             done = match.end()
         refuse_left_over(text[done:end], done)
         pieces.append(text[done:end])
-        return self._longs("".join(pieces))
+        written = "".join(pieces)
+        return self._longs(_LOCAL_ARRAY.sub(_checked_local, written) if self.target == "checked" else written)
 
     def _longs(self, text: str) -> str:
         # long is 64 bits in Metal; in C++ that depends on the platform, so the prelude says which type it is
@@ -241,7 +246,7 @@ class _Writer:
             words = {"device": "__global", "constant": "__constant", "threadgroup": "__local", "thread": "__private"}
             return f"{words[space]} {'const ' if const and space != 'constant' else ''}{type_}{mark}"
         element = f"const {type_}" if const else type_
-        if self.target == "checked" and mark == "*" and space != "thread":
+        if self.target == "checked" and mark == "*":
             return f"mps_pointer<{element}, mps_in_{space}>"
         return element + mark
 
@@ -290,6 +295,12 @@ class _Writer:
         declared = [f"{self._declared(p)} {p.name}" for p in kernel.parameters]
         declared += [f"{b.type} {b.name}" for b in kernel.builtins]
         return f"__kernel void {kernel.name}({', '.join(declared)}){lines}{{{body}}}"
+
+
+def _checked_local(match: re.Match[str]) -> str:
+    if match["name"] is None:
+        return match.group()
+    return f'mps_local<{match["type"]}, ({match["size"]})> {match["name"]}{{"{match["name"]}"}};'
 
 
 def _space(parameter: Parameter) -> str:

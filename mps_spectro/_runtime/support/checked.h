@@ -1,5 +1,5 @@
-// Checks every access that a kernel makes through a device, constant or threadgroup pointer.
-// A pointer knows the region (argument or threadgroup array) that it came from. Each 4-byte word of a region that can be
+// Checks every access that a kernel makes through a pointer or an array.
+// A pointer knows the region (argument or array) that it came from. Each 4-byte word of a region that can be
 // written remembers who touched it and when, counted in barriers; two threads that touch one word, one of them writing,
 // need a barrier between them that covers both threads and that kind of memory.
 
@@ -86,6 +86,7 @@ static __attribute__((noinline)) void mps_check(const mps_region* r, const char*
 struct mps_in_device {};
 struct mps_in_constant {};
 struct mps_in_threadgroup {};
+struct mps_in_thread {};
 
 template <class T, class Space>
 struct mps_element {
@@ -193,6 +194,42 @@ struct mps_pointer<T, mps_in_constant> {
     mps_pointer operator+(mps_long n) const { return {p + n, r}; }
     mps_pointer operator-(mps_long n) const { return {p - n, r}; }
     mps_pointer& operator+=(mps_long n) { p += n; return *this; }
+};
+
+// A thread's own memory: bounds only, nobody else is there to race with
+template <class T>
+struct mps_pointer<T, mps_in_thread> {
+    T* p;
+    const mps_region* r;
+    mps_pointer() = default;
+    mps_pointer(T* p, const mps_region* r = nullptr) : p(p), r(r) {}
+    operator mps_pointer<const T, mps_in_thread>() const { return {p, r}; }
+    template <class U>
+    explicit mps_pointer(mps_pointer<U, mps_in_thread> other) : p((T*)other.p), r(other.r) {}
+    T& operator[](mps_long i) const {
+        mps_check(r, (const char*)(p + i), sizeof(T), alignof(T), !mps_is_const<T>::value);
+        return p[i];
+    }
+    T& operator*() const { return (*this)[0]; }
+    mps_pointer operator+(mps_long n) const { return {p + n, r}; }
+    mps_pointer operator-(mps_long n) const { return {p - n, r}; }
+    mps_pointer& operator+=(mps_long n) { p += n; return *this; }
+};
+
+// An array in registers. What it holds before it is written is NaN, so that it shows.
+template <class T, mps_size size>
+struct mps_local {
+    T data[size];
+    mps_region region;
+    explicit mps_local(const char* name)
+        : region{(char*)data, (char*)(data + size), mps_current, nullptr, nullptr, name, -1, false} {
+        __builtin_memset(data, 0xff, sizeof data);
+    }
+    mps_local(const mps_local&) = delete;
+    operator mps_pointer<T, mps_in_thread>() { return {data, &region}; }
+    operator mps_pointer<const T, mps_in_thread>() { return {data, &region}; }
+    mps_pointer<T, mps_in_thread> operator+(mps_long n) { return {data + n, &region}; }
+    T& operator[](mps_long i) { return (*this + i)[0]; }
 };
 
 template <class T, class Space>
