@@ -18,7 +18,6 @@ _ITEM_GROUPS = 1024  # groups of synthesis that keep a large GPU busy
 
 class _Prepared(NamedTuple):
     plan: Plan
-    segments: int
     table: Table
     kernel: Any
 
@@ -37,25 +36,27 @@ def refusal(dtype: torch.dtype, n_fft: int, hop_length: int) -> str | None:
     return None
 
 
-def _prepare(backend: str, name: str, n_fft: int, hop_length: int, device: torch.device) -> _Prepared:
-    plan = make_plan(n_fft, name)
-    rows = segments(plan, hop_length) if name == "synthesis" else 0
-
+def _prepare(
+    backend: str, name: str, n_fft: int, device: torch.device, extra: tuple[tuple[str, int], ...]
+) -> _Prepared:
     def build() -> _Prepared:
-        defines = plan.defines + ((("SEGMENTS", rows),) if name == "synthesis" else ())
+        plan = make_plan(n_fft, name)
+        defines = plan.defines + extra
         compiled = library(backend, _SHADERS[name], defines, device.index or 0)
-        return _Prepared(plan, rows, table_for(plan, device), getattr(compiled, name))
+        return _Prepared(plan, table_for(plan, device), getattr(compiled, name))
 
-    return _prepared.get((backend, name, n_fft, rows, device), build)
+    return _prepared.get((backend, name, n_fft, device, extra), build)
 
 
 _SHADERS = {"analysis": "stft.metal", "synthesis": "istft.metal"}
 
 
 def _shape_arguments(plan: Plan) -> tuple[int, ...]:
-    """P_THREADS .. P_RADICES + 7, which only run-time sizes read."""
-    radices = plan.radices if plan.kind == "mixed" else ()
-    return (plan.threads, plan.slots, len(radices), *radices, *(0,) * (8 - len(radices)))
+    """P_THREADS .. P_PRIME, which only run-time sizes read."""
+    if plan.kind != "mixed":
+        return (0,) * 11
+    radices = plan.radices[1:] if plan.prime else plan.radices
+    return (plan.threads, plan.slots, len(radices), *radices, *(0,) * (7 - len(radices)), plan.prime)
 
 
 def _envelope_mode(env: torch.Tensor | None, full_length: int) -> int:
@@ -78,17 +79,9 @@ def analysis(
     hermitian: bool,
 ) -> torch.Tensor:
     """The op `analysis` (see _ops.py) by its kernel."""
-    plan, _, table, kernel = _prepare(backend, "analysis", n_fft, hop_length, x.device)
     batch, length = x.shape
-    bins = n_fft // 2 + 1
-    out = x.new_empty((batch, n_frames, bins, 2)).transpose(1, 2)
-    per_row = -(-n_frames // plan.frames_per_unit)
-    units = batch * per_row
-    if units == 0:
-        return out
-    _check_grid(units)
     row_stride, stride = x.stride()
-    direct = (
+    aligned = (
         stride == 1
         and (batch == 1 or row_stride % 2 == 0)
         and hop_length % 2 == 0
@@ -96,6 +89,14 @@ def analysis(
         and x.data_ptr() % 8 == 0
         and window.data_ptr() % 8 == 0
     )
+    plan, table, kernel = _prepare(backend, "analysis", n_fft, x.device, (("ALIGNED", int(aligned)),))
+    bins = n_fft // 2 + 1
+    out = x.new_empty((batch, n_frames, bins, 2)).transpose(1, 2)
+    per_row = -(-n_frames // plan.frames_per_unit)
+    units = batch * per_row
+    if units == 0:
+        return out
+    _check_grid(units)
     full_length = (n_frames - 1) * hop_length + n_fft
     integers = (
         units,
@@ -113,7 +114,7 @@ def analysis(
         full_length,
         *_shape_arguments(plan),
         _PAD_MODES[pad_mode],
-        int(direct),
+        0,
         0,
         0,
         0,
@@ -158,8 +159,11 @@ def synthesis(
             backend, spec, window, env, n_fft, hop_length, 0, "constant", length + 2 * offset, scale, hermitian
         )
         return _fold_padding(padded, offset, length, pad_mode)
-    plan, rows, table, kernel = _prepare(backend, "synthesis", n_fft, hop_length, spec.device)
     batch, _, n_frames, _ = spec.shape
+    spec, strides = _complex_strides(spec)
+    rows = segments(make_plan(n_fft, "synthesis"), hop_length)
+    variant = (("SEGMENTS", rows), ("BINS_CONTIGUOUS", int(strides[1] == 1)))
+    plan, table, kernel = _prepare(backend, "synthesis", n_fft, spec.device, variant)
     out = window.new_empty((batch, length))
     folded = pad_mode == "reflect" and offset > 0
     first_block = 0 if folded else offset // hop_length
@@ -174,7 +178,6 @@ def synthesis(
     if items == 0 or length == 0:
         return out
     _check_grid(items)
-    spec, strides = _complex_strides(spec)
     full_length = (n_frames - 1) * hop_length + n_fft
     mode = _envelope_mode(env, full_length)
     if rows:
@@ -209,7 +212,7 @@ def synthesis(
         table.chirp_at,
         table.spectrum_at,
     )
-    floats = (scale, scale if hermitian else 0.5 * scale)
+    floats = (1.0, scale) if hermitian else (2.0, 0.5 * scale)
     groups = -(-items // plan.slots)
     kernel(
         spec,

@@ -16,6 +16,9 @@ MAX_POINTS = 4096
 ELEMENTS = 16  # complex values a thread holds in registers
 SIMD_WIDTH = 32
 _MIXED_RADICES = (13, 11, 7, 5, 3, 8, 4, 2)
+# One larger prime factor is cheaper as a plain sum than as a convolution up to about here; it takes a second buffer.
+LARGEST_PRIME = 127
+_PRIMES = tuple(n for n in range(17, LARGEST_PRIME + 1) if all(n % d for d in range(2, 12)))
 _COMPLEX_BYTES = 8
 
 # Complex lengths whose pass structure is compiled in: what speech, music and vocoder projects use. Where the last radix is
@@ -63,7 +66,7 @@ class Plan:
     pair: bool
     points: int  # complex transform length
     fft_points: int  # length the passes work on: points, or the convolution's
-    radices: tuple[int, ...]
+    radices: tuple[int, ...]  # of the passes in order; `mixed` may begin with a prime above 13
     threads: int  # per frame
     slots: int  # frames (pairs) in a group at a time
     group: int  # threads in a group
@@ -77,13 +80,21 @@ class Plan:
         return self.exchange * _COMPLEX_BYTES
 
     @property
+    def prime(self) -> int:
+        """The radix above 13 that the first pass of a mixed plan has, or 0."""
+        return self.radices[0] if self.kind == "mixed" and self.radices and self.radices[0] > 13 else 0
+
+    @property
     def frames_per_unit(self) -> int:
         return 2 if self.pair else 1
 
 
 def factor(n: int) -> tuple[int, ...] | None:
-    """Radices of the mixed kind whose product is n, largest odd ones first, or None."""
-    radices = []
+    """Radices of the mixed kind whose product is n, one prime up to LARGEST_PRIME and then odd ones first, or None."""
+    radices = [prime for prime in _PRIMES if n % prime == 0]
+    if len(radices) > 1 or (radices and 2 * n > MAX_POINTS):
+        return None
+    n //= radices[0] if radices else 1
     for radix in _MIXED_RADICES:
         while n % radix == 0:
             radices.append(radix)
@@ -98,7 +109,7 @@ def supported(n_fft: int) -> bool:
 
 def _threads_for(points: int, radices: tuple[int, ...]) -> int:
     """The fewest threads that hold a transform with at most ELEMENTS values each."""
-    return max(1, *(-(-(points // r) // (ELEMENTS // r)) for r in radices)) if radices else 1
+    return max([1, *(-(-(points // r) // (ELEMENTS // r)) for r in radices if r <= ELEMENTS)])
 
 
 def _round_threads(threads: int) -> int:
@@ -165,9 +176,13 @@ def _static_plan(
 
 
 def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -> Plan:
-    group, exchange = (128, 1024) if points <= 1024 else (384, MAX_POINTS)
+    prime = bool(radices) and radices[0] > ELEMENTS
+    slot_size = 2 * points if prime else points
     threads = _threads_for(points, radices)
-    slots = min(group // threads, exchange // points)
+    group, exchange = (128, 2048) if slot_size <= 2048 and threads <= 128 else (384, MAX_POINTS)
+    if prime:  # its sums gain from threads beyond those that hold the transform
+        threads = min(group, max(threads, -(-points // 8)))
+    slots = min(group // threads, exchange // slot_size)
     defines = {
         "KIND_MIXED": 1,
         "PAIR": int(pair),

@@ -14,7 +14,7 @@ _cache: BoundedCache[Table] = BoundedCache("tables", 64)
 
 
 class Table(NamedTuple):
-    """`values` (n, 2) float32: pass twiddles | untangling factors | chirp | spectrum of the chirp."""
+    """`values` (n, 2) float32: pass twiddles | untangling factors | chirp or roots of a prime | spectrum of the chirp."""
 
     values: torch.Tensor
     untangle_at: int
@@ -42,10 +42,12 @@ def _build(plan: Plan) -> Table:
     parts = _pass_twiddles(plan.radices)
     untangle_at = sum(map(len, parts))
     if not plan.pair:
-        bins = plan.points if plan.mirrored else plan.points // 2 + 1
+        bins = plan.threads if plan.mirrored else plan.points + 1
         parts.append(_unit(torch.arange(bins), plan.n_fft))
     chirp_at = sum(map(len, parts))
     spectrum_at = chirp_at
+    if plan.prime:
+        parts.append(_unit(torch.arange(plan.prime), plan.prime))
     if plan.kind == "bluestein":
         n = torch.arange(plan.points)
         chirp = _unit(n * n, 2 * plan.points)

@@ -24,23 +24,23 @@ inline float2 c_swap(float2 a) { return make_c(a.y, a.x); }
 #define P_STRIDE_2 8       // synthesis: bin stride of spec
 #define P_N_FFT 9
 #define P_POINTS 10        // length of the complex transform: n_fft / 2, or n_fft where two frames share one
-#define P_ENVELOPE 11      // 0 none, 1 dense, 2 head | tile | tail
+#define P_ENVELOPE 11      // 0 none, 1 dense, 2 head | period | tail
 #define P_FULL_LENGTH 12   // (frames - 1) * hop + n_fft
 #define P_THREADS 13       // threads per frame   } lengths known at run time only
 #define P_SLOTS 14         // frames per group    }
 #define P_PASSES 15        // radix passes        }
-#define P_RADICES 16       // up to 8 of them     }
+#define P_RADICES 16       // up to 7 of them     }
+#define P_PRIME 23         // radix of a pass before them, or 0
 #define P_DIRECT_OUT 13    // SEGMENTS: rows may be written as aligned pairs
 #define P_INNER_BEGIN 14   // SEGMENTS: padded positions between these two are no edge: all frames reach them,
 #define P_INNER_END 15     //   nothing is cropped, nothing folded
 #define P_PAD_MODE 24
-#define P_DIRECT 25        // analysis: rows may be read as aligned pairs
 #define P_FIRST_BLOCK 25   // synthesis: hop-sized blocks of output before it are cropped away
 #define P_BLOCKS 26        // synthesis: blocks per item
 #define P_END_BLOCK 27     // synthesis: one past the last block of a row
 #define P_HALO 28          // synthesis: earlier frames that reach into a block
 #define P_UNTANGLE_AT 29   // where the parts of the table begin
-#define P_CHIRP_AT 30
+#define P_CHIRP_AT 30      // the chirp, or the roots of P_PRIME
 #define P_SPECTRUM_AT 31
 
 #define PAD_CONSTANT 0
@@ -54,6 +54,7 @@ inline float envelope_at(device const float* env, constant long* p, long i) {
     if (p[P_ENVELOPE] == 1) { return env[i]; }
     const long n_fft = p[P_N_FFT];
     if (i < n_fft) { return env[i]; }
-    if (i >= full - n_fft) { return env[2 * n_fft + i - (full - n_fft)]; }
-    return env[n_fft + i % p[P_HOP]];
+    const long hop = p[P_HOP];
+    if (i >= full - n_fft) { return env[n_fft + hop + i - (full - n_fft)]; }
+    return env[n_fft + i % hop];
 }

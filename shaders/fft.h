@@ -1,7 +1,7 @@
 // Complex forward FFTs of one frame by the threads of one slot, Stockham order, data in registers, one exchange buffer
 // in threadgroup memory. The plan (mps_spectro/_plan.py) chooses one of three kinds and defines, for each:
 //   KIND_RADIX      POINTS, PASSES, RADIX_0 .. RADIX_3, THREADS known at compile time
-//   KIND_MIXED      any length with factors 2, 3, 5, 7, 11, 13, all known at run time only
+//   KIND_MIXED      any length with factors 2, 3, 5, 7, 11, 13 and one larger prime, all known at run time only
 //   KIND_BLUESTEIN  any length up to (POINTS + 1) / 2, known at run time; POINTS, PASSES, radices, THREADS as KIND_RADIX
 // GROUP: threads per group. SLOT_SIZE: float2 of the exchange buffer per slot. SIMD_BARRIER: a slot fits in a simdgroup.
 // SPLIT: the exchange moves real and imaginary parts one after the other, so POINTS floats are enough.
@@ -13,13 +13,6 @@
 #define SLOT_BARRIER() simdgroup_barrier(mem_flags::mem_threadgroup)
 #else
 #define SLOT_BARRIER() threadgroup_barrier(mem_flags::mem_threadgroup)
-#endif
-
-// One float2 of padding in every eight spreads the strided writes of a pass over the banks.
-#if SWIZZLE
-#define SPREAD(i) ((i) + ((i) >> 3))
-#else
-#define SPREAD(i) (i)
 #endif
 
 // The butterfly that thread t takes as its b-th.
@@ -46,6 +39,28 @@ inline void pass_dft(thread float2* v, device const float2* twiddles, int t, int
         }
     }
 }
+
+#if MIRRORED
+// The same for butterflies t and S - t of a last pass of radix 8, S = ns. The twiddles of the second are the conjugates of
+// the first's times exp(-2 pi i i / 8), which only turns its result by one row. Thread 0 has butterflies 0 and S / 2, and
+// the same holds for the twiddles of S / 2 with themselves.
+inline void pass_dft_mirrored(thread float2* v, device const float2* twiddles, int t, int ns) {
+    const bool zero = t == 0;
+    const int k = zero ? ns / 2 : t;
+    UNROLL
+    for (int i = 1; i < 8; ++i) {
+        const float2 w = twiddles[(i - 1) * ns + k];
+        v[i] = c_mul(v[i], make_c(zero ? 1.0f : w.x, zero ? 0.0f : w.y));
+        v[8 + i] = c_mul(v[8 + i], make_c(w.x, -w.y));
+    }
+    dft8(v);
+    dft8(v + 8);
+    const float2 first = v[8];
+    UNROLL
+    for (int i = 0; i < 7; ++i) { v[8 + i] = v[9 + i]; }
+    v[15] = first;
+}
+#endif
 
 template <int R, int PER_THREAD>
 inline void pass_gather(thread float2* v, threadgroup const float2* z, int t, int threads, int count) {
@@ -80,11 +95,70 @@ inline void mixed_pass(threadgroup float2* z, device const float2* twiddles, int
     SLOT_BARRIER();
 }
 
-// Transforms z[0 .. points) in place, natural order in and out, a barrier behind it.
-inline void transform(threadgroup float2* z, device const float2* table, constant long* p, int t, int threads) {
+// A first pass whose radix is any odd prime, from z to `out`: the sums of a DFT of real symmetry, PRIME_TILE pairs of
+// results at a time. `roots` are exp(-2 pi i m / prime). A barrier behind it.
+#define PRIME_TILE 4
+inline void prime_pass(threadgroup const float2* z, threadgroup float2* out, device const float2* roots, int prime,
+                       int t, int threads, int points) {
+    const int count = points / prime;
+    const int half_prime = prime / 2;
+    const int tiles = (half_prime + PRIME_TILE - 1) / PRIME_TILE;
+    for (int item = t; item < count * tiles; item += threads) {
+        const int tile = int(uint(item) / uint(count));
+        const int column = item - tile * count;
+        const int first = 1 + tile * PRIME_TILE;
+        float2 total = z[column];
+        float2 even[PRIME_TILE];
+        float2 odd[PRIME_TILE];
+        int m[PRIME_TILE];
+        UNROLL
+        for (int u = 0; u < PRIME_TILE; ++u) {
+            even[u] = total;
+            odd[u] = make_c(0.0f, 0.0f);
+            m[u] = 0;
+        }
+        for (int i = 1; i <= half_prime; ++i) {
+            const float2 near = z[column + i * count];
+            const float2 far = z[column + (prime - i) * count];
+            const float2 sum = near + far;
+            const float2 difference = near - far;
+            total = total + sum;
+            UNROLL
+            for (int u = 0; u < PRIME_TILE; ++u) {
+                m[u] += first + u;
+                m[u] = m[u] >= prime ? m[u] - prime : m[u];
+                const float2 root = roots[m[u]];
+                even[u] = even[u] + sum * root.x;
+                odd[u] = odd[u] + difference * root.y;
+            }
+        }
+        threadgroup float2* results = out + column * prime;
+        if (tile == 0) { results[0] = total; }
+        UNROLL
+        for (int u = 0; u < PRIME_TILE; ++u) {
+            const int k = first + u;
+            if (k <= half_prime) {
+                results[k] = make_c(even[u].x - odd[u].y, even[u].y + odd[u].x);
+                results[prime - k] = make_c(even[u].x + odd[u].y, even[u].y - odd[u].x);
+            }
+        }
+    }
+    SLOT_BARRIER();
+}
+
+// Transforms z[0 .. points), natural order in and out, a barrier behind it. Returns where the result lies: z, or the
+// second half of the slot after a pass of a large prime.
+inline threadgroup float2* transform(threadgroup float2* z, device const float2* table, constant long* p, int t,
+                                     int threads) {
     const int points = int(p[P_POINTS]);
     const int passes = int(p[P_PASSES]);
+    const int prime = int(p[P_PRIME]);
     int ns = 1;
+    if (prime != 0) {
+        prime_pass(z, z + points, table + p[P_CHIRP_AT], prime, t, threads, points);
+        z += points;
+        ns = prime;
+    }
     for (int s = 0; s < passes; ++s) {
         const int radix = int(p[P_RADICES + s]);
         if (radix == 2) {
@@ -107,6 +181,7 @@ inline void transform(threadgroup float2* z, device const float2* table, constan
         table += ns > 1 ? (radix - 1) * ns : 0;  // the first pass has no twiddles
         ns *= radix;
     }
+    return z;
 }
 
 #else  // KIND_RADIX, KIND_BLUESTEIN
@@ -121,6 +196,11 @@ inline void transform(threadgroup float2* z, device const float2* table, constan
 #else
 #define RADIX_LAST RADIX_3
 #endif
+
+// Padding that keeps both sides of an exchange off each other's banks: a pass writes runs of ns values a stride of
+// ns * R apart, the next one reads runs of 16 and more.
+inline int spread_pad(int radix, int ns) { return SWIZZLE && radix % 2 == 0 && (ns == 1 || (radix >= 8 && ns < 16)) ? ns : 0; }
+inline int spread_block(int radix, int ns) { return radix * ns < 16 ? 16 : radix * ns; }
 
 // Writes what a pass of radix R left in registers where the next pass, of radix NEXT, reads it, and reads it back.
 template <int R, int NEXT, int MIRROR, int NEXT_MIRROR>
@@ -156,22 +236,30 @@ inline void exchange(thread float2* v, threadgroup float2* z, int t, int ns) {
         SLOT_BARRIER();
     }
 #else
+    const int pad = spread_pad(R, ns);
+    const int block = spread_block(R, ns);
     UNROLL
     for (int b = 0; b < PER_THREAD(R); ++b) {
         const int j = butterfly<MIRROR>(b, t, THREADS);
         if (j < count) {
             const int k = j % ns;
+            const int at = (j - k) * R + k;
             UNROLL
-            for (int i = 0; i < R; ++i) { z[SPREAD((j - k) * R + k + i * ns)] = v[b * R + i]; }
+            for (int i = 0; i < R; ++i) { z[at + pad * (at / block) + i * ns] = v[b * R + i]; }
         }
     }
     SLOT_BARRIER();
+    const bool whole_blocks = next_count % block == 0;
     UNROLL
     for (int b = 0; b < PER_THREAD(NEXT); ++b) {
         const int j = butterfly<NEXT_MIRROR>(b, t, THREADS);
         if (j < next_count) {
+            const int at = j + pad * (j / block);
             UNROLL
-            for (int i = 0; i < NEXT; ++i) { v[b * NEXT + i] = z[SPREAD(j + i * next_count)]; }
+            for (int i = 0; i < NEXT; ++i) {
+                const int n = j + i * next_count;
+                v[b * NEXT + i] = z[whole_blocks ? at + i * (next_count + pad * (next_count / block)) : n + pad * (n / block)];
+            }
         }
     }
     SLOT_BARRIER();
@@ -179,6 +267,17 @@ inline void exchange(thread float2* v, threadgroup float2* z, int t, int ns) {
 }
 
 #define LAST(n) (PASSES == (n) ? MIRROR_LAST : 0)
+#if MIRRORED && MIRROR_LAST
+#define DFT_PASS(n, radix, twiddles, ns) \
+    if (PASSES == (n)) { \
+        pass_dft_mirrored(v, twiddles, t, ns); \
+    } else { \
+        pass_dft<radix, PER_THREAD(radix), 0>(v, twiddles, t, THREADS, POINTS / (radix), ns); \
+    }
+#else
+#define DFT_PASS(n, radix, twiddles, ns) \
+    pass_dft<radix, PER_THREAD(radix), 0>(v, twiddles, t, THREADS, POINTS / (radix), ns);
+#endif
 
 // v holds elements j + i * POINTS / RADIX_0 on entry, j + i * POINTS / RADIX_LAST of the transform on return.
 inline void fft_registers(thread float2* v, threadgroup float2* z, device const float2* table, int t) {
@@ -186,19 +285,40 @@ inline void fft_registers(thread float2* v, threadgroup float2* z, device const 
 #if PASSES > 1
     exchange<RADIX_0, RADIX_1, MIRROR_FIRST, LAST(2)>(v, z, t, 1);
     const int at_2 = (RADIX_1 - 1) * RADIX_0;
-    pass_dft<RADIX_1, PER_THREAD(RADIX_1), LAST(2)>(v, table, t, THREADS, POINTS / RADIX_1, RADIX_0);
+    DFT_PASS(2, RADIX_1, table, RADIX_0)
 #endif
 #if PASSES > 2
     exchange<RADIX_1, RADIX_2, 0, LAST(3)>(v, z, t, RADIX_0);
     const int at_3 = at_2 + (RADIX_2 - 1) * RADIX_0 * RADIX_1;
-    pass_dft<RADIX_2, PER_THREAD(RADIX_2), LAST(3)>(v, table + at_2, t, THREADS, POINTS / RADIX_2, RADIX_0 * RADIX_1);
+    DFT_PASS(3, RADIX_2, table + at_2, RADIX_0 * RADIX_1)
 #endif
 #if PASSES > 3
     exchange<RADIX_2, RADIX_3, 0, LAST(4)>(v, z, t, RADIX_0 * RADIX_1);
-    const int ns_3 = RADIX_0 * RADIX_1 * RADIX_2;
-    pass_dft<RADIX_3, PER_THREAD(RADIX_3), LAST(4)>(v, table + at_3, t, THREADS, POINTS / RADIX_3, ns_3);
+    DFT_PASS(4, RADIX_3, table + at_3, RADIX_0 * RADIX_1 * RADIX_2)
 #endif
 }
+
+#if MIRRORED
+
+// Bins k and POINTS - k meet in the thread of butterflies j and S - j, S = POINTS / 8, in the passes of MIRROR_FIRST and
+// MIRROR_LAST: k = j + i S there is row i of the first and POINTS - k row 7 - i of the second. Thread 0 has butterflies 0
+// and S / 2, whose rows pair within each: rows i and 8 - i of the first, rows i and 7 - i of the second, and the bin in the
+// middle alone.
+
+// Bin k of the i-th pair of thread t, i a constant.
+inline int pair_bin(int i, int t) {
+    const int rows = POINTS / 8;
+    return (i >= 4 && t == 0 ? rows / 2 - 4 * rows : t) + i * rows;
+}
+
+// exp(-2 pi i k / n_fft) for the same k, from that of k = t.
+inline float2 pair_factor(int i, int t, float2 own) {
+    // thread 0, i >= 4: k = S / 2 + (i - 4) S, and S / 2 is a 32nd of n_fft
+    const float2 base = i >= 4 && t == 0 ? make_c(0.19509032201612827f, 0.98078528040323045f) : own;
+    return i == 0 ? base : c_mul(base, make_c(ROTATION_RE[i], ROTATION_IM[i]));
+}
+
+#endif
 
 #if KIND_RADIX
 
@@ -222,16 +342,19 @@ inline void store_points(thread const float2* v, threadgroup float2* z, int t) {
     SLOT_BARRIER();
 }
 
-inline void transform(threadgroup float2* z, device const float2* table, constant long* p, int t, int threads) {
+inline threadgroup float2* transform(threadgroup float2* z, device const float2* table, constant long* p, int t,
+                                     int threads) {
     float2 v[ELEMENTS];
     load_points(v, z, t);
     fft_registers(v, z, table, t);
     store_points(v, z, t);
+    return z;
 }
 
 #else  // KIND_BLUESTEIN: the DFT as a convolution with a chirp (Bluestein 1970), RADIX_0 == RADIX_LAST
 
-inline void transform(threadgroup float2* z, device const float2* table, constant long* p, int t, int threads) {
+inline threadgroup float2* transform(threadgroup float2* z, device const float2* table, constant long* p, int t,
+                                     int threads) {
     const int points = int(p[P_POINTS]);
     device const float2* chirp = table + p[P_CHIRP_AT];
     device const float2* spectrum = table + p[P_SPECTRUM_AT];
@@ -265,6 +388,7 @@ inline void transform(threadgroup float2* z, device const float2* table, constan
         }
     }
     SLOT_BARRIER();
+    return z;
 }
 
 #endif

@@ -18,41 +18,49 @@ struct Pair {
     float2 far;
 };
 
-inline Pair entangle(float2 a, float2 b, float2 w, float weight) {
-    const float2 even = make_c(weight * (a.x + b.x), weight * (a.y - b.y));
-    const float2 odd = c_mul(make_c(weight * (a.x - b.x), weight * (a.y + b.y)), make_c(w.x, -w.y));
+inline Pair entangle(float2 a, float2 b, float2 w) {
+    const float2 even = make_c(a.x + b.x, a.y - b.y);
+    const float2 odd = c_mul(make_c(a.x - b.x, a.y + b.y), make_c(w.x, -w.y));
     Pair pair;
     pair.near = make_c(even.y + odd.x, even.x - odd.y);
     pair.far = make_c(odd.x - even.y, even.x + odd.y);
     return pair;
 }
 
+// The first and last bin: their imaginary parts do not count, their weight beside the others' is q[0].
+inline float2 real_bin(float2 a, constant float* q) { return make_c(a.x * q[0], 0.0f); }
+
 #if MIRRORED
-// One frame's spectrum in the registers of the first pass: butterflies j and S - j, see write_mirrored in stft.metal.
-inline void load_mirrored(thread float2* v, device const float2* bins, long stride, device const float2* untangle,
+// One frame's spectrum in the registers of the first pass; pairs as in pair_bin.
+inline void load_mirrored(thread float2* v, device const float2* bins, long bin_stride, device const float2* untangle,
                           constant float* q, int t, bool exists) {
+#if BINS_CONTIGUOUS
+    const long stride = 1;
+#else
+    const long stride = bin_stride;
+#endif
     const bool zero = t == 0;
-    const int rows = POINTS / 8;
+    const float2 own_factor = untangle[t];
     Pair pairs[8];
     float2 middle = make_c(0.0f, 0.0f);
     UNROLL
     for (int i = 0; i < 8; ++i) {
-        const int k = zero && i >= 4 ? rows / 2 + (i - 4) * rows : t + i * rows;
+        const int k = pair_bin(i, t);
         float2 a = make_c(0.0f, 0.0f);
         float2 b = make_c(0.0f, 0.0f);
         if (exists) {
             a = bins[k * stride];
             b = bins[(POINTS - k) * stride];
         }
-        if (i == 0 && zero) {  // the imaginary parts of the first and last bin do not count
-            a.y = 0.0f;
-            b.y = 0.0f;
+        if (i == 0 && zero) {
+            a = real_bin(a, q);
+            b = real_bin(b, q);
         }
-        pairs[i] = entangle(a, b, untangle[k], i == 0 && zero ? q[0] : q[1]);
+        pairs[i] = entangle(a, b, pair_factor(i, t, own_factor));
     }
     if (zero && exists) {
         const float2 a = bins[(POINTS / 2) * stride];
-        middle = make_c(-2.0f * q[1] * a.y, 2.0f * q[1] * a.x);
+        middle = make_c(-2.0f * a.y, 2.0f * a.x);
     }
     UNROLL
     for (int i = 0; i < 8; ++i) {
@@ -78,8 +86,8 @@ inline void load_spectrum(threadgroup float2* z, device const float2* bins, devi
         if (k == 0) {
             z[0] = make_c(q[0] * b.x, q[0] * a.x);
         } else {
-            z[k] = make_c(q[1] * (a.y + b.x), q[1] * (a.x - b.y));
-            z[points - k] = make_c(q[1] * (b.x - a.y), q[1] * (a.x + b.y));
+            z[k] = make_c(a.y + b.x, a.x - b.y);
+            z[points - k] = make_c(b.x - a.y, a.x + b.y);
         }
     }
 #else
@@ -92,10 +100,10 @@ inline void load_spectrum(threadgroup float2* z, device const float2* bins, devi
             b = bins[(points - k) * stride];
         }
         if (k == 0) {
-            a.y = 0.0f;
-            b.y = 0.0f;
+            a = real_bin(a, q);
+            b = real_bin(b, q);
         }
-        const Pair pair = entangle(a, b, untangle[k], k == 0 ? q[0] : q[1]);
+        const Pair pair = entangle(a, b, untangle[k]);
         z[k] = pair.near;
         if (k != 0) { z[points - k] = pair.far; }
     }
@@ -134,7 +142,7 @@ inline void emit(device float* row, constant long* p, long i, float value, int p
 
 // Writes a block of `hop` samples that lies in threadgroup memory, barriers in front and behind.
 inline void emit_block(device float* row, threadgroup const float* samples, device const float* env, constant long* p,
-                       int t, int threads, long block, int part, bool wanted) {
+                       constant float* q, int t, int threads, long block, int part, bool wanted) {
     const long hop = p[P_HOP];
     const long n_fft = p[P_N_FFT];
     const bool folded = p[P_PAD_MODE] != PAD_CONSTANT;
@@ -144,7 +152,7 @@ inline void emit_block(device float* row, threadgroup const float* samples, devi
             for (long n = t; n < hop; n += threads) {
                 const long i = block * hop + n;
                 float value = 0.0f;
-                if (n < n_fft) { value = samples[BLOCK_SAMPLE(n, part)]; }
+                if (n < n_fft) { value = q[1] * samples[BLOCK_SAMPLE(n, part)]; }
                 if (p[P_ENVELOPE] != 0) { value *= envelope_at(env, p, i); }
                 emit(row, p, i, value, phase);
             }
@@ -177,7 +185,6 @@ kernel void synthesis(
     const int threads = SLOT_THREADS(p);
     const int t = slot.t;
     threadgroup float2* z = buffer + slot.index * SLOT_STRIDE(p);
-    threadgroup float* samples = (threadgroup float*)z;
     const int n_fft = int(p[P_N_FFT]);
     const long hop = p[P_HOP];
     const long frames = p[P_FRAMES];
@@ -237,7 +244,7 @@ kernel void synthesis(
                     z[t + b * THREADS + i * rows] = ring[b * RADIX_LAST + i];
                 }
             }
-            emit_block(out_row, samples, env, p, t, threads, block, 0, wanted);
+            emit_block(out_row, (threadgroup float*)z, env, p, q, t, threads, block, 0, wanted);
         } else if (wanted) {
             device float2* pairs = (device float2*)(out_row + (begin - p[P_OFFSET]));
             device const float2* factors = (device const float2*)(env + n_fft);
@@ -246,7 +253,7 @@ kernel void synthesis(
                 UNROLL
                 for (int i = 0; i < SEGMENTS; ++i) {
                     const int n = t + b * THREADS + i * rows;
-                    float2 value = ring[b * RADIX_LAST + i];
+                    float2 value = ring[b * RADIX_LAST + i] * q[1];
                     if (envelope) { value = value * factors[n]; }
                     pairs[n] = value;
                 }
@@ -280,9 +287,10 @@ kernel void synthesis(
         load_mirrored(v, bins, p[P_STRIDE_2], table + p[P_UNTANGLE_AT], q, t, exists);
         fft_registers(v, z, table, t);
         store_points(v, z, t);
+        threadgroup float* samples = (threadgroup float*)z;
 #else
         load_spectrum(z, bins, table, p, q, t, threads, exists, frame + 1 >= 0 && frame + 1 < frames);
-        transform(z, table, p, t, threads);
+        threadgroup float* samples = (threadgroup float*)transform(z, table, p, t, threads);
 #endif
         UNROLL
         for (int part = 0; part < (PAIR ? 2 : 1); ++part) {
@@ -305,7 +313,7 @@ kernel void synthesis(
                     ring[a] = 0.0f;
                 }
             }
-            emit_block(out_row, samples, env, p, t, threads, block, part,
+            emit_block(out_row, samples, env, p, q, t, threads, block, part,
                        slot.active && block >= first_block && block < end_block);
             position -= hop_in_ring;
             position = position < 0 ? position + n_fft : position;

@@ -37,20 +37,19 @@ inline void write_bins(device float2* bins, int k, int points, float2 a, float2 
 }
 
 #if MIRRORED
-// The same from registers. Butterflies j and S - j, S = POINTS / 8, hold pairs i and 7 - i; thread 0 has butterflies 0
-// and S / 2, which pair within themselves, and the bin in the middle.
+// The same for all bins of a frame, from registers; pairs as in pair_bin.
 inline void write_mirrored(device float2* bins, thread const float2* v, device const float2* untangle,
                            constant float* q, int t) {
     const bool zero = t == 0;
-    const int stride = POINTS / 8;
+    const float2 own_factor = untangle[t];
     UNROLL
     for (int i = 0; i < 8; ++i) {
         const float2 own = i < 4 ? v[i] : v[4 + i];
         const float2 far = i == 0 ? v[0] : i < 4 ? v[8 - i] : v[19 - i];
         const float2 a = zero ? own : v[i];
         const float2 b = zero ? far : v[15 - i];
-        const int k = (zero && i >= 4 ? stride / 2 + (i - 4) * stride : t + i * stride);
-        write_bins(bins, k, POINTS, a, b, untangle[k], i == 0 && zero ? q[0] : q[1]);
+        const float weight = i == 0 && zero ? q[0] : q[1];
+        write_bins(bins, pair_bin(i, t), POINTS, a, b, pair_factor(i, t, own_factor), weight);
     }
     if (zero) { bins[POINTS / 2] = make_c(2.0f * q[1] * v[4].x, -2.0f * q[1] * v[4].y); }
 }
@@ -90,31 +89,46 @@ kernel void analysis(
     const uint last = min(first + slots, uint(p[P_UNITS])) - 1u;
     const long first_start = long(first % per_row) * hop - p[P_OFFSET];
     const long last_end = long(last % per_row) * hop - p[P_OFFSET] + n_fft;
-    if (p[P_DIRECT] != 0 && first / per_row == last / per_row && first_start >= 0 && last_end <= p[P_LENGTH]) {
+    if (first / per_row == last / per_row && first_start >= 0 && last_end <= p[P_LENGTH]) {
+        const int count = POINTS / RADIX_0;
+#if ALIGNED
         device const float2* samples = (device const float2*)(row + (start - p[P_OFFSET]));
         device const float2* weights = (device const float2*)window;
-        const int count = POINTS / RADIX_0;
+#else
+        const long stride = p[P_STRIDE_1];
+        device const float* samples = row + (start - p[P_OFFSET]) * stride;
+#endif
         UNROLL
         for (int b = 0; b < PER_THREAD(RADIX_0); ++b) {
             const int j = t + b * THREADS;
             if (j < count) {
                 UNROLL
                 for (int i = 0; i < RADIX_0; ++i) {
-                    const float2 sample = samples[j + i * count];
-                    const float2 weight = weights[j + i * count];
-                    v[b * RADIX_0 + i] = make_c(sample.x * weight.x, sample.y * weight.y);
+                    const int n = j + i * count;
+#if ALIGNED
+                    v[b * RADIX_0 + i] = make_c(samples[n].x * weights[n].x, samples[n].y * weights[n].y);
+#else
+                    v[b * RADIX_0 + i] = make_c(samples[2 * n * stride] * window[2 * n],
+                                                samples[(2 * n + 1) * stride] * window[2 * n + 1]);
+#endif
                 }
             }
         }
         if (p[P_ENVELOPE] != 0) {
+            // away from both ends the envelope only depends on the place in the hop
+            const bool inner = p[P_ENVELOPE] == 2 && start >= n_fft && start + n_fft <= p[P_FULL_LENGTH] - n_fft;
+            device const float* period = env + n_fft;
+            const float inverse_hop = 1.0f / float(hop);
             UNROLL
             for (int b = 0; b < PER_THREAD(RADIX_0); ++b) {
                 UNROLL
                 for (int i = 0; i < RADIX_0; ++i) {
                     const int n = 2 * (t + b * THREADS + i * count);
                     if (n < n_fft) {
-                        v[b * RADIX_0 + i].x *= envelope_at(env, p, start + n);
-                        v[b * RADIX_0 + i].y *= envelope_at(env, p, start + n + 1);
+                        const int at = n - int(hop) * int((float(n) + 0.5f) * inverse_hop);
+                        const int next = at + 1 == int(hop) ? 0 : at + 1;
+                        v[b * RADIX_0 + i].x *= inner ? period[at] : envelope_at(env, p, start + n);
+                        v[b * RADIX_0 + i].y *= inner ? period[next] : envelope_at(env, p, start + n + 1);
                     }
                 }
             }
@@ -130,6 +144,22 @@ kernel void analysis(
     fft_registers(v, z, table, t);
 #if !MIRRORED
     store_points(v, z, t);
+    // the rows of a group's frames are one run in memory: all threads write it together, whichever frame they transformed
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    const int bins = POINTS + 1;
+    const int live = int(last - first + 1u) * bins;
+    device const float2* untangle = table + p[P_UNTANGLE_AT];
+    device float2* run = out + long(first) * bins;
+    for (int e = int(thread_index); e < live; e += GROUP) {
+        const int owner = int(uint(e) / uint(bins));
+        const int k = e - owner * bins;
+        threadgroup const float2* other = buffer + owner * SLOT_SIZE;
+        const float2 a = other[k == POINTS ? 0 : k];
+        const float2 b = other[k == 0 ? 0 : POINTS - k];
+        const float2 odd = c_mul(untangle[k], make_c(a.y + b.y, b.x - a.x));
+        const float weight = k == 0 || k == POINTS ? q[0] : q[1];
+        run[e] = make_c(weight * (a.x + b.x + odd.x), weight * (a.y - b.y + odd.y));
+    }
 #endif
 #else
     for (int n = t; n < points; n += threads) {
@@ -142,9 +172,10 @@ kernel void analysis(
 #endif
     }
     SLOT_BARRIER();
-    transform(z, table, p, t, threads);
+    z = transform(z, table, p, t, threads);
 #endif
 
+#if !KIND_RADIX || MIRRORED
     if (slot.active) {
         const int bins = n_fft / 2 + 1;
         device float2* bins_out = out + (long(slot.row) * frames + frame) * bins;
@@ -166,4 +197,5 @@ kernel void analysis(
         }
 #endif
     }
+#endif
 }

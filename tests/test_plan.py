@@ -24,8 +24,9 @@ def test_every_size_fits_a_threadgroup(op, run_time_size):
         assert defines["RING"] * plan.threads >= n_fft, n_fft
         words = plan.fft_points // 2 if defines["SPLIT"] else plan.fft_points
         if plan.kind == "mixed":
-            assert plan.slots * plan.points <= plan.exchange and len(plan.radices) <= 8
-            for radix in plan.radices:
+            passes = plan.radices[1:] if plan.prime else plan.radices
+            assert plan.slots * plan.points * (2 if plan.prime else 1) <= plan.exchange and len(passes) <= 7
+            for radix in passes:
                 assert plan.threads * (ELEMENTS // radix) >= plan.points // radix, (n_fft, radix)
         else:
             assert plan.slots * defines["SLOT_SIZE"] == plan.exchange
@@ -64,7 +65,8 @@ def test_sizes_without_a_kernel_are_refused(n_fft):
 
 def test_factor():
     assert factor(2 * 3 * 4 * 5 * 7 * 11 * 13) == (13, 11, 7, 5, 3, 8)
-    assert factor(17) is None and factor(1) == ()
+    assert factor(29 * 21) == (29, 7, 3) and factor(1) == ()
+    assert factor(131) is None and factor(17 * 19) is None and factor(17 * 17) is None
 
 
 def test_plans_are_cached():
@@ -78,7 +80,7 @@ def test_table_parts(n_fft):
     table = table_for(plan, torch.device("cpu"))
     values = torch.view_as_complex(table.values).to(torch.complex128)
     if not plan.pair:
-        k = torch.arange(plan.points // 2 + 1, dtype=torch.float64)
+        k = torch.arange(plan.threads if plan.mirrored else plan.points + 1, dtype=torch.float64)
         expected = torch.polar(torch.ones_like(k), -2 * math.pi * k / n_fft)
         torch.testing.assert_close(values[table.untangle_at :][: len(k)], expected, rtol=0, atol=1e-7)
     if plan.kind == "bluestein":
