@@ -18,6 +18,7 @@ SIMD_WIDTH = 32
 _MIXED_RADICES = (13, 11, 7, 5, 3, 8, 4, 2)
 # One larger prime factor is cheaper as a plain sum than as a convolution up to about here; it takes a second buffer.
 LARGEST_PRIME = 127
+PRIME_TILE = 4  # pairs of results that a thread sums together, as in shaders/fft.h
 _PRIMES = tuple(n for n in range(17, LARGEST_PRIME + 1) if all(n % d for d in range(2, 12)))
 _COMPLEX_BYTES = 8
 
@@ -155,6 +156,7 @@ def _static_plan(
         "SLOT_SIZE": slot_size,
         "SWIZZLE": int(swizzle),
         "SPLIT": int(split),
+        "PING_PONG": 0,
         "SIMD_BARRIER": int(SIMD_WIDTH % threads == 0),
         "RING": _ring(longest, threads),
         "MIRRORED": int(mirrored),
@@ -176,13 +178,13 @@ def _static_plan(
 
 
 def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -> Plan:
-    prime = bool(radices) and radices[0] > ELEMENTS
-    slot_size = 2 * points if prime else points
-    threads = _threads_for(points, radices)
-    group, exchange = (128, 2048) if slot_size <= 2048 and threads <= 128 else (384, MAX_POINTS)
-    if prime:  # its sums gain from threads beyond those that hold the transform
-        threads = min(group, max(threads, -(-points // 8)))
-    slots = min(group // threads, exchange // slot_size)
+    if 2 * points <= MAX_POINTS:
+        ping_pong, group, exchange = True, 256, MAX_POINTS
+        fewest = -(-points // (ELEMENTS // 2))
+        slots = min(exchange // (2 * points), group // fewest)
+        threads = group // slots
+    else:
+        ping_pong, group, exchange, slots, threads = False, 384, MAX_POINTS, 1, 384
     defines = {
         "KIND_MIXED": 1,
         "PAIR": int(pair),
@@ -191,7 +193,8 @@ def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -
         "SWIZZLE": 0,
         "SPLIT": 0,
         "SIMD_BARRIER": 0,
-        "RING": ELEMENTS * (1 if pair else 2),
+        "PING_PONG": int(ping_pong),
+        "RING": (ELEMENTS // 2 if ping_pong else 11) * (1 if pair else 2),
         "MIRRORED": 0,
     }
     return Plan(

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 
 from ._cache import BoundedCache
-from ._plan import Plan
+from ._plan import PRIME_TILE, Plan
 
 _cache: BoundedCache[Table] = BoundedCache("tables", 64)
 
 
 class Table(NamedTuple):
-    """`values` (n, 2) float32: pass twiddles | untangling factors | chirp or roots of a prime | spectrum of the chirp."""
+    """`values` (n, 2) float32: pass twiddles | untangling factors | chirp or rows of roots of a prime | spectrum of the chirp."""
 
     values: torch.Tensor
     untangle_at: int
@@ -47,7 +47,9 @@ def _build(plan: Plan) -> Table:
     chirp_at = sum(map(len, parts))
     spectrum_at = chirp_at
     if plan.prime:
-        parts.append(_unit(torch.arange(plan.prime), plan.prime))
+        half = plan.prime // 2
+        columns = -(-half // PRIME_TILE) * PRIME_TILE
+        parts.append(_unit(torch.outer(torch.arange(1, half + 1), torch.arange(1, columns + 1)).flatten(), plan.prime))
     if plan.kind == "bluestein":
         n = torch.arange(plan.points)
         chirp = _unit(n * n, 2 * plan.points)

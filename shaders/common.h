@@ -11,6 +11,8 @@ inline float2 make_c(float re, float im) { return float2(re, im); }
 
 inline float2 c_mul(float2 a, float2 b) { return make_c(a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x); }
 inline float2 c_swap(float2 a) { return make_c(a.y, a.x); }
+// n / d for 0 <= n < 2^20 and a divisor d whose reciprocal is known: exact, since n + 1/2 is never near a multiple of d
+inline int quotient(int n, float reciprocal) { return int((float(n) + 0.5f) * reciprocal); }
 
 // Integer arguments of both kernels, `constant long* p`. _kernels.py packs them in this order.
 #define P_UNITS 0          // frames (or frame pairs) to analyse in all rows / items to synthesise in all rows
@@ -40,7 +42,7 @@ inline float2 c_swap(float2 a) { return make_c(a.y, a.x); }
 #define P_END_BLOCK 27     // synthesis: one past the last block of a row
 #define P_HALO 28          // synthesis: earlier frames that reach into a block
 #define P_UNTANGLE_AT 29   // where the parts of the table begin
-#define P_CHIRP_AT 30      // the chirp, or the roots of P_PRIME
+#define P_CHIRP_AT 30      // the chirp, or the rows of roots of P_PRIME
 #define P_SPECTRUM_AT 31
 
 #define PAD_CONSTANT 0

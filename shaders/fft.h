@@ -4,6 +4,7 @@
 //   KIND_MIXED      any length with factors 2, 3, 5, 7, 11, 13 and one larger prime, all known at run time only
 //   KIND_BLUESTEIN  any length up to (POINTS + 1) / 2, known at run time; POINTS, PASSES, radices, THREADS as KIND_RADIX
 // GROUP: threads per group. SLOT_SIZE: float2 of the exchange buffer per slot. SIMD_BARRIER: a slot fits in a simdgroup.
+// PING_PONG: a slot has room for two frames, passes go from one to the other (mixed lengths up to 2048).
 // SPLIT: the exchange moves real and imaginary parts one after the other, so POINTS floats are enough.
 // MIRROR_FIRST, MIRROR_LAST: in the first / last pass a thread takes butterflies j and count - j, so that it holds bins k
 // and POINTS - k of a real signal's spectrum together (two butterflies per thread, count = 2 * THREADS).
@@ -76,27 +77,68 @@ inline void pass_gather(thread float2* v, threadgroup const float2* z, int t, in
 
 #if KIND_MIXED
 
+// Butterfly j of a pass, see pass_dft, from z to registers and from registers to where the next pass reads it.
+template <int R>
+inline void mixed_load(thread float2* v, threadgroup const float2* z, device const float2* twiddles, int j, int count,
+                       int ns, float inverse_ns) {
+    UNROLL
+    for (int i = 0; i < R; ++i) { v[i] = z[j + i * count]; }
+    if (ns > 1) {
+        const int k = j - ns * quotient(j, inverse_ns);
+        UNROLL
+        for (int i = 1; i < R; ++i) { v[i] = c_mul(v[i], twiddles[(i - 1) * ns + k]); }
+    }
+    dft<R>(v);
+}
+
+template <int R>
+inline void mixed_store(thread const float2* v, threadgroup float2* z, int j, int ns, float inverse_ns) {
+    const int at = j + ns * (R - 1) * quotient(j, inverse_ns);
+    UNROLL
+    for (int i = 0; i < R; ++i) { z[at + i * ns] = v[i]; }
+}
+
+#if PING_PONG
+// One pass from z to the other half of the slot.
 template <int R, int PER_THREAD>
-inline void mixed_pass(threadgroup float2* z, device const float2* twiddles, int t, int threads, int points, int ns) {
-    float2 v[R * PER_THREAD];
+inline void mixed_pass(threadgroup float2* z, threadgroup float2* other, device const float2* twiddles, int t,
+                       int threads, int points, int ns) {
     const int count = points / R;
-    pass_gather<R, PER_THREAD>(v, z, t, threads, count);
-    pass_dft<R, PER_THREAD, 0>(v, twiddles, t, threads, count, ns);
+    const float inverse_ns = 1.0f / float(ns);
+    for (int j = t; j < count; j += threads) {
+        float2 v[R];
+        mixed_load<R>(v, z, twiddles, j, count, ns, inverse_ns);
+        mixed_store<R>(v, other, j, ns, inverse_ns);
+    }
+    SLOT_BARRIER();
+}
+#else
+// One pass in place: what a thread holds waits in registers until all have read.
+template <int R, int PER_THREAD>
+inline void mixed_pass(threadgroup float2* z, threadgroup float2* other, device const float2* twiddles, int t,
+                       int threads, int points, int ns) {
+    const int count = points / R;
+    const float inverse_ns = 1.0f / float(ns);
+    float2 v[R * PER_THREAD];
+    UNROLL
+    for (int b = 0; b < PER_THREAD; ++b) {
+        const int j = t + b * threads;
+        if (j < count) { mixed_load<R>(v + b * R, z, twiddles, j, count, ns, inverse_ns); }
+    }
     SLOT_BARRIER();
     UNROLL
     for (int b = 0; b < PER_THREAD; ++b) {
         const int j = t + b * threads;
-        if (j < count) {
-            const int k = int(uint(j) % uint(ns));
-            UNROLL
-            for (int i = 0; i < R; ++i) { z[(j - k) * R + k + i * ns] = v[b * R + i]; }
-        }
+        if (j < count) { mixed_store<R>(v + b * R, z, j, ns, inverse_ns); }
     }
     SLOT_BARRIER();
 }
+#endif
 
+#if PING_PONG
 // A first pass whose radix is any odd prime, from z to `out`: the sums of a DFT of real symmetry, PRIME_TILE pairs of
-// results at a time. `roots` are exp(-2 pi i m / prime). A barrier behind it.
+// results at a time. Row i - 1 of `roots` holds exp(-2 pi i i k / prime) for k = 1, 2, .. PRIME_TILE * tiles. A barrier
+// behind it.
 #define PRIME_TILE 4
 inline void prime_pass(threadgroup const float2* z, threadgroup float2* out, device const float2* roots, int prime,
                        int t, int threads, int points) {
@@ -106,17 +148,15 @@ inline void prime_pass(threadgroup const float2* z, threadgroup float2* out, dev
     for (int item = t; item < count * tiles; item += threads) {
         const int tile = int(uint(item) / uint(count));
         const int column = item - tile * count;
-        const int first = 1 + tile * PRIME_TILE;
         float2 total = z[column];
         float2 even[PRIME_TILE];
         float2 odd[PRIME_TILE];
-        int m[PRIME_TILE];
         UNROLL
         for (int u = 0; u < PRIME_TILE; ++u) {
             even[u] = total;
             odd[u] = make_c(0.0f, 0.0f);
-            m[u] = 0;
         }
+        device const float2* row = roots + tile * PRIME_TILE;
         for (int i = 1; i <= half_prime; ++i) {
             const float2 near = z[column + i * count];
             const float2 far = z[column + (prime - i) * count];
@@ -125,18 +165,17 @@ inline void prime_pass(threadgroup const float2* z, threadgroup float2* out, dev
             total = total + sum;
             UNROLL
             for (int u = 0; u < PRIME_TILE; ++u) {
-                m[u] += first + u;
-                m[u] = m[u] >= prime ? m[u] - prime : m[u];
-                const float2 root = roots[m[u]];
+                const float2 root = row[u];
                 even[u] = even[u] + sum * root.x;
                 odd[u] = odd[u] + difference * root.y;
             }
+            row += tiles * PRIME_TILE;
         }
         threadgroup float2* results = out + column * prime;
         if (tile == 0) { results[0] = total; }
         UNROLL
         for (int u = 0; u < PRIME_TILE; ++u) {
-            const int k = first + u;
+            const int k = 1 + tile * PRIME_TILE + u;
             if (k <= half_prime) {
                 results[k] = make_c(even[u].x - odd[u].y, even[u].y + odd[u].x);
                 results[prime - k] = make_c(even[u].x + odd[u].y, even[u].y - odd[u].x);
@@ -145,41 +184,51 @@ inline void prime_pass(threadgroup const float2* z, threadgroup float2* out, dev
     }
     SLOT_BARRIER();
 }
+#endif
 
-// Transforms z[0 .. points), natural order in and out, a barrier behind it. Returns where the result lies: z, or the
-// second half of the slot after a pass of a large prime.
+// Transforms z[0 .. points), natural order in and out, a barrier behind it. Returns where the result lies: z or, with
+// PING_PONG, the half of the slot that the last pass wrote.
 inline threadgroup float2* transform(threadgroup float2* z, device const float2* table, constant long* p, int t,
                                      int threads) {
     const int points = int(p[P_POINTS]);
     const int passes = int(p[P_PASSES]);
-    const int prime = int(p[P_PRIME]);
     int ns = 1;
+    threadgroup float2* other = z;
+#if PING_PONG
+    other = z + points;
+    const int prime = int(p[P_PRIME]);
     if (prime != 0) {
-        prime_pass(z, z + points, table + p[P_CHIRP_AT], prime, t, threads, points);
-        z += points;
+        prime_pass(z, other, table + p[P_CHIRP_AT], prime, t, threads, points);
         ns = prime;
+        threadgroup float2* written = other;
+        other = z;
+        z = written;
     }
+#endif
     for (int s = 0; s < passes; ++s) {
         const int radix = int(p[P_RADICES + s]);
         if (radix == 2) {
-            mixed_pass<2, 8>(z, table, t, threads, points, ns);
+            mixed_pass<2, 8>(z, other, table, t, threads, points, ns);
         } else if (radix == 3) {
-            mixed_pass<3, 5>(z, table, t, threads, points, ns);
+            mixed_pass<3, 5>(z, other, table, t, threads, points, ns);
         } else if (radix == 4) {
-            mixed_pass<4, 4>(z, table, t, threads, points, ns);
+            mixed_pass<4, 4>(z, other, table, t, threads, points, ns);
         } else if (radix == 5) {
-            mixed_pass<5, 3>(z, table, t, threads, points, ns);
+            mixed_pass<5, 3>(z, other, table, t, threads, points, ns);
         } else if (radix == 7) {
-            mixed_pass<7, 2>(z, table, t, threads, points, ns);
+            mixed_pass<7, 2>(z, other, table, t, threads, points, ns);
         } else if (radix == 8) {
-            mixed_pass<8, 2>(z, table, t, threads, points, ns);
+            mixed_pass<8, 2>(z, other, table, t, threads, points, ns);
         } else if (radix == 11) {
-            mixed_pass<11, 1>(z, table, t, threads, points, ns);
+            mixed_pass<11, 1>(z, other, table, t, threads, points, ns);
         } else {
-            mixed_pass<13, 1>(z, table, t, threads, points, ns);
+            mixed_pass<13, 1>(z, other, table, t, threads, points, ns);
         }
         table += ns > 1 ? (radix - 1) * ns : 0;  // the first pass has no twiddles
         ns *= radix;
+        threadgroup float2* written = other;
+        other = z;
+        z = written;
     }
     return z;
 }

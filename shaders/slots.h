@@ -2,7 +2,7 @@
 #if KIND_MIXED
 #define SLOT_THREADS(p) int((p)[P_THREADS])
 #define SLOT_COUNT(p) int((p)[P_SLOTS])
-#define SLOT_STRIDE(p) (int((p)[P_POINTS]) * ((p)[P_PRIME] != 0 ? 2 : 1))
+#define SLOT_STRIDE(p) (int((p)[P_POINTS]) * (PING_PONG + 1))
 #else
 #define SLOT_THREADS(p) THREADS
 #define SLOT_COUNT(p) SLOTS

@@ -125,7 +125,7 @@ kernel void analysis(
                 for (int i = 0; i < RADIX_0; ++i) {
                     const int n = 2 * (t + b * THREADS + i * count);
                     if (n < n_fft) {
-                        const int at = n - int(hop) * int((float(n) + 0.5f) * inverse_hop);
+                        const int at = n - int(hop) * quotient(n, inverse_hop);
                         const int next = at + 1 == int(hop) ? 0 : at + 1;
                         v[b * RADIX_0 + i].x *= inner ? period[at] : envelope_at(env, p, start + n);
                         v[b * RADIX_0 + i].y *= inner ? period[next] : envelope_at(env, p, start + n + 1);
@@ -162,7 +162,19 @@ kernel void analysis(
     }
 #endif
 #else
-    for (int n = t; n < points; n += threads) {
+    const long behind = start - p[P_OFFSET];
+    const bool interior = p[P_ENVELOPE] == 0 && behind >= 0 && behind + (PAIR ? hop : 0) + n_fft <= p[P_LENGTH];
+    const long stride = p[P_STRIDE_1];
+    device const float* samples = row + behind * stride;
+    for (int n = t; n < points && interior; n += threads) {
+#if PAIR
+        const float second = frame + 1 < frames ? samples[(hop + n) * stride] : 0.0f;
+        z[n] = make_c(window[n] * samples[n * stride], window[n] * second);
+#else
+        z[n] = make_c(window[2 * n] * samples[2 * n * stride], window[2 * n + 1] * samples[(2 * n + 1) * stride]);
+#endif
+    }
+    for (int n = t; n < points && !interior; n += threads) {
 #if PAIR
         const float second = frame + 1 < frames ? padded_sample(row, env, p, start + hop + n) : 0.0f;
         z[n] = make_c(window[n] * padded_sample(row, env, p, start + n), window[n] * second);
