@@ -9,6 +9,7 @@ place, or another one in recycled memory, is never mistaken for it.
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from typing import Callable, Hashable, TypeVar
 
@@ -57,6 +58,7 @@ def _table(window: Tensor, n_fft: int, hop_length: int, n_frames: int) -> Tensor
 # id of a live window -> (weak reference to it, its number)
 _numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
 _next_number = itertools.count()
+_numbers_lock = threading.Lock()
 
 
 def _number(window: Tensor) -> int:
@@ -71,9 +73,11 @@ def _number(window: Tensor) -> int:
         if known is not None and known[0] is dead:
             del _numbers[identity]
 
-    number = next(_next_number)
-    _numbers[identity] = (weakref.ref(window, forget), number)
-    return number
+    with _numbers_lock:
+        entry = _numbers.get(identity)
+        if entry is None or entry[0]() is not window:
+            entry = _numbers[identity] = (weakref.ref(window, forget), next(_next_number))
+    return entry[1]
 
 
 def _key(window: Tensor) -> tuple[Hashable, ...] | None:
