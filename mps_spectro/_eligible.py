@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _kernels, _windows
-from ._coverage import torch_reason, traced
+from ._coverage import torch_reason
 from ._envelope import nola_holds
 from .istft import inverse
 from .stft import transform
@@ -54,22 +54,13 @@ class Inverse(NamedTuple):
     offset: int
     length: int
     normalized: bool
-    full_length: int
-
-    @property
-    def too_long(self) -> bool:
-        return self.offset + self.length > self.full_length
+    too_long: bool
 
     def run(self, input: Tensor) -> Tensor:
         spectrum = input if input.dim() == 3 else input.unsqueeze(0)
         spectrum = spectrum[:, : self.n_fft // 2 + 1]
         out = inverse(spectrum, *self[:6])
-        if input.dim() == 2:
-            return out.squeeze(0)
-        if out.shape[0] == 1 and not self.too_long and not traced():
-            # one signal of a batch: torch returns it with the stride of the uncropped one
-            return out.as_strided(out.shape, (self.full_length, 1))
-        return out
+        return out if input.dim() == 3 else out.squeeze(0)
 
 
 def _integers(*values: Any) -> list[int] | None:
@@ -223,4 +214,4 @@ def plan_istft(
         window = _windows.rectangular(win, win, torch.float32, input.device)
     if not _symbolic(window) and not nola_holds(window, n_fft, hop, n_frames, offset, offset + length):
         return "window envelope below 1e-11"
-    return Inverse(window, n_fft, hop, offset, length, normalized, full)
+    return Inverse(window, n_fft, hop, offset, length, normalized, offset + length > full)
