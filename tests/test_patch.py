@@ -38,7 +38,7 @@ def routes() -> dict[str, int]:
     return mps_spectro.diagnostics()["torch_route"]
 
 
-# --- results ------------------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("return_complex", [True, False])
@@ -185,7 +185,7 @@ def test_vmap(patched: Any) -> None:
     assert error(torch.func.vmap(round_trip)(x.to(patched.device)), wide(x)) <= 2 * FORWARD
 
 
-# --- overrides -----------------------------------------------------------------------------------------------------
+# --- overrides -------------------------------------------------------------------------------------------------------
 
 
 class Recorder(Tensor):
@@ -262,7 +262,7 @@ def test_dispatch_modes_see_the_ops(patched: Any) -> None:
         assert any("mps_spectro.synthesis" in name for name in seen)
 
 
-# --- putting in and taking out -------------------------------------------------------------------------------------
+# --- putting in and taking out ---------------------------------------------------------------------------------------
 
 
 def test_undo_in_any_order_and_repeatedly() -> None:
@@ -397,7 +397,7 @@ def test_cpu_tensors_go_straight_to_torch() -> None:
     assert torch.equal(signal, torch_istft(spectrum, 16, window=window))
 
 
-# --- warnings ---------------------------------------------------------------------------------------------------------
+# --- warnings --------------------------------------------------------------------------------------------------------
 
 _WARNINGS = """
 import sys, warnings
@@ -453,7 +453,7 @@ def test_warnings_as_errors(patched: Any) -> None:
             torch.set_warn_always(False)
 
 
-# --- scripting, tracing, export, compilation --------------------------------------------------------------------------
+# --- scripting, tracing, export, compilation -------------------------------------------------------------------------
 
 
 def scripted(x: Tensor, window: Tensor) -> Tensor:
