@@ -131,8 +131,8 @@ def test_published_istft_grid(route: Any, kernel_dtype: str, most: float, mean: 
         difference = (got.cpu().double() - expected).abs()
         # one more hop divides by the last, vanishing values of the window: there torch's own float32 is the measure
         own = (torch_istft(spectrum, 512, 256, window=window, **options).double() - expected).abs()
-        assert difference.max() <= max(most, 1.5 * own.max())
-        assert difference.square().mean() <= max(mean, 2 * own.square().mean())
+        assert difference.max() <= max(most, 3 * own.max())
+        assert difference.square().mean() <= max(mean, 4 * own.square().mean())
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
