@@ -13,7 +13,8 @@ from ._tables import Table, table_for
 
 _PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 _INT32_MAX = 2**31 - 1
-_ITEM_GROUPS = 1024  # groups of synthesis that keep a large GPU busy
+_MULTIPROCESSORS = {"metal": 20, "host": 1}  # what synthesis is cut for where the device does not say
+_ITEM_BLOCKS = 48  # hops of an item of synthesis, where there are many: the halo is a small part of that
 
 
 class _Prepared(NamedTuple):
@@ -81,13 +82,15 @@ def analysis(
     """The op `analysis` (see _ops.py) by its kernel."""
     batch, length = x.shape
     row_stride, stride = x.stride()
-    aligned = (
-        stride == 1
-        and (batch == 1 or row_stride % 2 == 0)
-        and hop_length % 2 == 0
-        and offset % 2 == 0
-        and x.data_ptr() % 8 == 0
-        and window.data_ptr() % 8 == 0
+    aligned = stride == 1 and (
+        n_fft % 2 == 1  # two frames at a time are read sample by sample
+        or (
+            (batch == 1 or row_stride % 2 == 0)
+            and hop_length % 2 == 0
+            and offset % 2 == 0
+            and x.data_ptr() % 8 == 0
+            and window.data_ptr() % 8 == 0
+        )
     )
     plan, table, kernel = _prepare(backend, "analysis", n_fft, x.device, (("ALIGNED", int(aligned)),))
     bins = n_fft // 2 + 1
@@ -171,12 +174,12 @@ def synthesis(
     end_block = -(-end // hop_length)
     row_blocks = end_block - first_block
     halo = -(-n_fft // hop_length) - 1
-    # an item owns all of an edge that folds back
-    blocks = _blocks_per_item(plan, batch, row_blocks, halo, (2 * offset) // hop_length + 2 if folded else 1)
-    per_row = max(1, row_blocks // blocks)
-    items = batch * per_row
-    if items == 0 or length == 0:
+    if batch == 0 or length == 0:
         return out
+    capacity = _multiprocessors(backend, spec.device) * plan.resident * plan.slots
+    # an item owns all of an edge that folds back
+    per_row, blocks = _items(capacity, batch, row_blocks, (2 * offset) // hop_length + 2 if folded else 1)
+    items = batch * per_row
     _check_grid(items)
     full_length = (n_frames - 1) * hop_length + n_fft
     mode = _envelope_mode(env, full_length)
@@ -242,10 +245,27 @@ def _complex_strides(spec: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, 
     return spec, (strides[0] // 2, strides[1] // 2, strides[2] // 2)
 
 
-def _blocks_per_item(plan: Plan, batch: int, row_blocks: int, halo: int, least: int) -> int:
-    """Hops per item: few enough that the device is busy, many enough that repeated frames stay a small part."""
-    wanted = batch * row_blocks // (_ITEM_GROUPS * plan.slots)
-    return max(1, least, min(row_blocks, max(wanted, 2 * halo, 4), max(64, 8 * halo)))
+def _multiprocessors(backend: str, device: torch.device) -> int:
+    if backend == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return _MULTIPROCESSORS[backend]
+
+
+def _items(capacity: int, batch: int, row_blocks: int, least: int) -> tuple[int, int]:
+    """Into how many items a row is cut, and the hops of each but the last, which takes the rest.
+
+    Every item repeats the frames that reach into it from before, so items are as long as a device that takes `capacity` of
+    them at a time allows, in whole waves. The first and the last must have `least` hops.
+    """
+    total = batch * row_blocks
+    waves = max(1, round(total / (capacity * _ITEM_BLOCKS)))
+    blocks = max(least, -(-total // (capacity * waves)))
+    count = -(-row_blocks // min(blocks, row_blocks))
+    blocks = max(least, -(-row_blocks // count))
+    count = -(-row_blocks // blocks)
+    if count > 1 and row_blocks - (count - 1) * blocks < least:
+        count -= 1
+    return count, min(blocks, row_blocks)
 
 
 def _fold_padding(padded: torch.Tensor, offset: int, length: int, pad_mode: str) -> torch.Tensor:

@@ -73,6 +73,7 @@ class Plan:
     group: int  # threads in a group
     exchange: int  # float2 of threadgroup memory
     mirrored: bool
+    resident: int  # groups that should fit a multiprocessor, a bound on registers where a compiler takes one
     defines: tuple[tuple[str, int], ...]
 
     @property
@@ -139,6 +140,8 @@ def _static_plan(
     if op == "synthesis" and threads > SIMD_WIDTH:
         slots = 1  # slots that share a barrier would have to meet the edges of their rows together
     group = slots * threads
+    # synthesis keeps its ring in registers; more groups than this and they spill
+    resident = max(1, (384 if group <= 128 else 512 if op == "synthesis" else 768) // group)
     per_thread = max(-(-(fft_points // r) // threads) * r for r in radices)
     # a run-time length must fit every length of its size class
     longest = n_fft if kind == "radix" else (fft_points + 1) // 2 * (1 if pair else 2)
@@ -160,6 +163,7 @@ def _static_plan(
         "SIMD_BARRIER": int(SIMD_WIDTH % threads == 0),
         "RING": _ring(longest, threads),
         "MIRRORED": int(mirrored),
+        "RESIDENT": resident,
     }
     return Plan(
         kind=kind,
@@ -173,18 +177,20 @@ def _static_plan(
         group=group,
         exchange=slot_size * slots,
         mirrored=mirrored,
+        resident=resident,
         defines=tuple(defines.items()),
     )
 
 
 def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -> Plan:
     if 2 * points <= MAX_POINTS:
-        ping_pong, group, exchange = True, 256, MAX_POINTS
+        ping_pong, group, exchange = True, *((128, 2048) if points <= 1024 else (256, MAX_POINTS))
         fewest = -(-points // (ELEMENTS // 2))
         slots = min(exchange // (2 * points), group // fewest)
         threads = group // slots
     else:
         ping_pong, group, exchange, slots, threads = False, 384, MAX_POINTS, 1, 384
+    resident = 768 // group if ping_pong else 1
     defines = {
         "KIND_MIXED": 1,
         "PAIR": int(pair),
@@ -196,6 +202,7 @@ def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -
         "PING_PONG": int(ping_pong),
         "RING": (ELEMENTS // 2 if ping_pong else 11) * (1 if pair else 2),
         "MIRRORED": 0,
+        "RESIDENT": resident,
     }
     return Plan(
         kind="mixed",
@@ -209,6 +216,7 @@ def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -
         group=group,
         exchange=exchange,
         mirrored=False,
+        resident=resident,
         defines=tuple(defines.items()),
     )
 

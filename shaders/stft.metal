@@ -164,12 +164,20 @@ kernel void analysis(
 #else
     const long behind = start - p[P_OFFSET];
     const bool interior = p[P_ENVELOPE] == 0 && behind >= 0 && behind + (PAIR ? hop : 0) + n_fft <= p[P_LENGTH];
+#if ALIGNED
+    const int stride = 1;
+#else
     const long stride = p[P_STRIDE_1];
+#endif
     device const float* samples = row + behind * stride;
     for (int n = t; n < points && interior; n += threads) {
 #if PAIR
-        const float second = frame + 1 < frames ? samples[(hop + n) * stride] : 0.0f;
+        const float second = frame + 1 < frames ? samples[(int(hop) + n) * stride] : 0.0f;
         z[n] = make_c(window[n] * samples[n * stride], window[n] * second);
+#elif ALIGNED
+        const float2 sample = ((device const float2*)samples)[n];
+        const float2 weight = ((device const float2*)window)[n];
+        z[n] = make_c(weight.x * sample.x, weight.y * sample.y);
 #else
         z[n] = make_c(window[2 * n] * samples[2 * n * stride], window[2 * n + 1] * samples[(2 * n + 1) * stride]);
 #endif

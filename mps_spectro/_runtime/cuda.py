@@ -6,6 +6,7 @@ allocated on the device and nothing waits, so launches can be captured in CUDA g
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 from ctypes import addressof, c_char, c_void_p
@@ -252,7 +253,10 @@ class Library:
 
     def __init__(self, source: str, driver: cuda_driver.Driver) -> None:
         translation = translate(source, "cuda")
-        self.text = translation.text
+        # how many groups should fit a multiprocessor bounds the registers of a thread; Metal has no such hint
+        resident = re.search(r"^#define RESIDENT (\d+)$", source, re.MULTILINE)
+        head = f"#define MPS_RESIDENT {resident.group(1)}\n" if resident else ""
+        self.text = head + translation.text
         self.driver = driver
         self._lock = threading.RLock()
         self._programs: dict[int, nvrtc.Program] = {}

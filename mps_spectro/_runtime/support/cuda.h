@@ -20,7 +20,10 @@ struct mps_floats { float value[8]; };
 // __grid_constant__: indexing with a variable reads the constant bank instead of a copy in local memory
 #define MPS_INTS const __grid_constant__ mps_ints
 #define MPS_FLOATS const __grid_constant__ mps_floats
-#define MPS_KERNEL(limit) extern "C" __global__ void __launch_bounds__(limit, (limit) < 384 ? 384 / (limit) : 1)
+#ifndef MPS_RESIDENT
+#define MPS_RESIDENT 1
+#endif
+#define MPS_KERNEL(limit) extern "C" __global__ void __launch_bounds__(limit, MPS_RESIDENT)
 #define MPS_THREADGROUP_ARRAY(type, name, size) __shared__ type name[size]
 #define MPS_CONSTANT __device__ constexpr
 
