@@ -8,6 +8,7 @@ from typing import Sequence
 
 from . import __version__
 from ._backend import BACKENDS
+from ._bench.options import add_arguments as _bench_arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,6 +26,9 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="report what works on this machine; put this into a bug report")
     doctor.add_argument("--json", action="store_true", help="print the report as JSON")
+
+    bench = commands.add_parser("bench", help="measure torch, a framed baseline and this package side by side")
+    _bench_arguments(bench)
     return parser
 
 
@@ -35,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ._doctor import main as doctor
 
         return doctor(as_json=arguments.json)
+    if arguments.command == "bench":
+        from ._bench.command import run as bench
+
+        return bench(arguments)
 
     from ._demo import DemoError, run
 

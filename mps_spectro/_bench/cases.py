@@ -1,0 +1,170 @@
+"""What is measured: sections, configurations, and the figures one H200 is expected to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SECTIONS = ("stft", "istft", "stft-backward", "istft-backward", "round-trip-backward", "separator")
+TITLES = {
+    "stft": "stft",
+    "istft": "istft",
+    "stft-backward": "stft, forward and backward",
+    "istft-backward": "istft, forward and backward",
+    "round-trip-backward": "stft and istft, forward and backward",
+    "separator": "Separators: stereo at 44.1 kHz, 195 s and 267 s",
+    "recording": "The recording",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Least ratio to torch (of "gpu" or "wall" time) and least share of the device's elementwise bandwidth."""
+
+    ratio: float
+    share: float | None = None
+    clock: str = "gpu"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row. `work` is what runs; `layout` is how the spectrum given to istft lies in memory.
+
+    `layout` "frames" has the bins of a frame adjacent, as torch.stft returns them; "bins" is contiguous.
+    """
+
+    section: str
+    work: str
+    batch: int
+    length: int
+    n_fft: int
+    hop: int
+    layout: str = "frames"
+    note: str = ""
+    target: Target | None = None
+    quick: bool = False
+
+    @property
+    def name(self) -> str:
+        """Stable: baselines are compared by it."""
+        parts = [f"{self.section}/{self.work}" if self.section != self.work else self.section]
+        parts.append(f"B{self.batch} T{self.length} {self.n_fft}/{self.hop}")
+        parts += ["bins-major"] if self.layout == "bins" else []
+        return " ".join(parts)
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2 + 1
+
+    @property
+    def frames(self) -> int:
+        return 1 + (self.length + 2 * (self.n_fft // 2) - self.n_fft) // self.hop
+
+    @property
+    def signal_bytes(self) -> int:
+        return 4 * self.batch * self.length
+
+    @property
+    def spectrum_bytes(self) -> int:
+        return 8 * self.batch * self.bins * self.frames
+
+    @property
+    def floor_bytes(self) -> int:
+        """What any implementation must move: signal once and spectrum once for each transform in the work."""
+        return (self.signal_bytes + self.spectrum_bytes) * transforms(self.work)
+
+
+def transforms(work: str) -> int:
+    """Transforms in one call: a backward pass is one too."""
+    return {"stft": 1, "istft": 1, "stft-backward": 2, "istft-backward": 2, "round-trip-backward": 4}[work]
+
+
+_16K, _160K, _480K, _1M3, _11M8 = 16_000, 160_000, 480_000, 1_300_000, 11_800_000
+
+# batch, length, n_fft, hop; a target makes a row one of the quick ones
+_Row = tuple[int, int, int, int, "Target | None"]
+_STFT: tuple[_Row, ...] = (
+    (1, _16K, 512, 128, Target(1.0, clock="wall")),
+    (1, _16K, 1024, 256, Target(1.0, clock="wall")),
+    (4, _160K, 1024, 256, None),
+    (4, _160K, 2048, 512, None),
+    (8, _160K, 1024, 256, None),
+    (8, _480K, 1024, 256, None),
+    (4, _1M3, 1024, 256, None),
+    (32, _1M3, 512, 128, Target(4.0, 0.75)),
+    (32, _1M3, 1024, 256, Target(3.5, 0.75)),
+    (32, _1M3, 2048, 512, Target(3.0, 0.65)),
+    (32, _1M3, 4096, 1024, Target(2.8, 0.60)),
+    (32, _1M3, 8192, 2048, None),
+    (32, _480K, 256, 64, None),
+    (32, _480K, 400, 160, Target(3.0)),
+    (32, _480K, 20, 5, Target(3.0)),
+    (32, _480K, 321, 160, Target(2.0)),
+    (32, _480K, 1218, 160, Target(2.0)),
+    (32, _480K, 7680, 1024, Target(2.0)),
+    (1, _11M8, 2048, 512, None),
+    (8, _11M8, 1024, 256, None),
+)
+_ISTFT: tuple[_Row, ...] = (
+    (1, _16K, 512, 128, Target(2.5, clock="wall")),
+    (1, _16K, 1024, 256, Target(2.5, clock="wall")),
+    (4, _160K, 1024, 256, Target(12.0, clock="wall")),
+    (8, _480K, 1024, 256, None),
+    (4, _1M3, 1024, 256, None),
+    (32, _1M3, 512, 128, None),
+    (32, _1M3, 1024, 256, Target(6.0, 0.65)),
+    (32, _1M3, 2048, 512, None),
+    (32, _1M3, 4096, 1024, None),
+    (32, _480K, 20, 5, None),
+    (32, _480K, 321, 160, None),
+    (32, _480K, 400, 160, None),
+    (32, _480K, 1218, 160, None),
+    (32, _480K, 7680, 1024, None),
+    (8, _11M8, 1024, 256, None),
+)
+_BACKWARD = (
+    (4, _160K, 1024, 256),
+    (8, _480K, 1024, 256),
+    (8, _480K, 400, 160),
+    (32, _1M3, 1024, 256),
+    (32, _1M3, 2048, 512),
+)
+_BACKWARD_RATIO = {"stft-backward": 4.0, "istft-backward": 6.0, "round-trip-backward": 5.0}
+_SEPARATOR = (("MDX, Roformer", 2048, 512), ("Demucs", 4096, 1024))
+_SEPARATOR_LENGTHS = (195 * 44_100, 267 * 44_100)
+# for the shaders on the CPU, which run a thousand times slower than on a GPU
+_SMALL = ((1, _16K, 512, 128), (1, _16K, 1024, 256), (1, _16K, 400, 160), (1, 4_000, 20, 5), (1, _16K, 321, 160))
+
+
+def cases(small: bool = False) -> list[Case]:
+    """Every row of a default run; `small`: those that the host runtime can do."""
+    if small:
+        return [
+            Case(work, work, *shape, quick=index == 0) for work in SECTIONS[:5] for index, shape in enumerate(_SMALL)
+        ]
+    rows = [
+        Case(work, work, *row[:4], target=row[4], quick=row[4] is not None)
+        for work, shapes in (("stft", _STFT), ("istft", _ISTFT))
+        for row in shapes
+    ]
+    rows.append(Case("istft", "istft", 32, _1M3, 1024, 256, layout="bins", target=Target(4.0), quick=True))
+    rows.append(Case("istft", "istft", 8, _480K, 2048, 512, layout="bins"))
+    for work, ratio in _BACKWARD_RATIO.items():
+        for shape in _BACKWARD:
+            target = Target(ratio) if shape == (8, _480K, 1024, 256) else None
+            rows.append(Case(work, work, *shape, target=target, quick=target is not None))
+    for note, n_fft, hop in _SEPARATOR:
+        for length in _SEPARATOR_LENGTHS:
+            for work in ("stft", "istft"):
+                rows.append(Case("separator", work, 2, length, n_fft, hop, note=note))
+    return rows
+
+
+def recording_cases(channels: int, length: int) -> list[Case]:
+    """Rows for a recording that the user gives."""
+    shapes = ((1024, 256), (2048, 512), (4096, 1024))
+    return [
+        Case("recording", work, channels, length, n_fft, hop)
+        for n_fft, hop in shapes
+        if length > n_fft
+        for work in ("stft", "istft", "round-trip-backward")
+    ]

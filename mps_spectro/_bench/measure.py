@@ -1,0 +1,144 @@
+"""One case: errors, memory, and the times of all contenders in turns."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .cases import Case
+from .clocks import Clock, Prepared, Spread
+from .contenders import CONTENDERS, Inputs, Reference, Work, make_inputs, work_of
+
+_FRAMED_COPIES = 4  # frames-sized tensors that the baselines hold at a time, about
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is spent on a case."""
+
+    repeats: int
+    sample_ms: float  # of device time in one measurement
+    limit_s: float  # after which a case has had enough repeats, if it has three
+
+
+def _too_large(case: Case, free: int | None) -> str | None:
+    frames = 4 * case.batch * case.frames * case.n_fft
+    copies = _FRAMED_COPIES * (2 if case.work.endswith("backward") else 1)
+    needed = copies * frames + 4 * case.spectrum_bytes
+    if free is not None and needed > 0.9 * free:
+        return f"needs about {needed >> 30} GiB, {free >> 30} GiB are free"
+    return None
+
+
+def measure(case: Case, clock: Clock, effort: Effort, signal: torch.Tensor | None = None) -> dict[str, Any]:
+    """A row of the report: see benchmarks/README.md."""
+    row: dict[str, Any] = {
+        "name": case.name,
+        "section": case.section,
+        "work": case.work,
+        "batch": case.batch,
+        "length": case.length,
+        "n_fft": case.n_fft,
+        "hop": case.hop,
+        "layout": case.layout,
+        "note": case.note,
+        "quick": case.quick,
+        "floor_bytes": case.floor_bytes,
+    }
+    try:
+        why = _too_large(case, clock.free_bytes())
+        if why is None:
+            _fill(row, case, clock, effort, signal)
+        else:
+            row["skipped"] = why
+    except torch.OutOfMemoryError as error:
+        row["skipped"] = f"out of memory: {str(error).splitlines()[0]}"
+    except RuntimeError as error:
+        row["failed"] = str(error).splitlines()[0]
+    finally:
+        gc.collect()
+        clock.release()
+    return row
+
+
+def _fill(row: dict[str, Any], case: Case, clock: Clock, effort: Effort, signal: torch.Tensor | None) -> None:
+    inputs = make_inputs(case, clock.device, signal)
+    works = {name: work_of(name, case, inputs) for name in CONTENDERS}
+    found: dict[str, dict[str, Any]] = {name: {} for name in works}
+    for name, work in list(works.items()):
+        before = clock.allocated()
+        try:
+            results = work()
+        except RuntimeError as error:  # a library that has no transform of this size, or an operator that is missing
+            if name == "ours":
+                raise
+            found[name]["failed"] = str(error).splitlines()[0]
+            del works[name]
+            continue
+        row["result_bytes"] = sum(result.nbytes for result in results)
+        del results
+        clock.synchronize()
+        found[name]["kept_bytes"] = clock.allocated() - before
+        found[name]["peak_bytes"] = clock.peak(work)
+    _add_errors(found, case, clock, inputs, works)
+    _add_times(found, clock, effort, works)
+    row["contenders"] = found
+    row.update(_summary(case, found))
+
+
+def _add_errors(found: Any, case: Case, clock: Clock, inputs: Inputs, works: dict[str, Work]) -> None:
+    # MPS has no float64
+    device = torch.device("cpu") if clock.kind == "mps" else clock.device
+    reference = Reference(case, inputs, device)
+    for name, work in works.items():
+        found[name]["error"] = reference.error(work())
+
+
+def _add_times(found: Any, clock: Clock, effort: Effort, works: dict[str, Work]) -> None:
+    # graphs keep the memory of their calls
+    free, peaks = clock.free_bytes(), sum(found[name]["peak_bytes"] or 0 for name in works)
+    graphs = free is None or 3 * peaks < free
+    hot = {name: clock.prepare(work, effort.sample_ms, graphs) for name, work in works.items()}
+    cold = {name: clock.prepare_cold(work, graphs) for name, work in works.items()}
+    calls = {}
+    for name, work in works.items():
+        once = min(clock.wall(work, 1), clock.wall(work, 2))
+        calls[name] = max(1, min(300, round(2 * effort.sample_ms / once)))
+    times: dict[tuple[str, str], list[float]] = {}
+    names, start = list(works), time.perf_counter()
+    for repeat in range(effort.repeats):
+        if repeat >= 3 and time.perf_counter() - start > effort.limit_s:
+            break
+        # in turns, and each round begins with another one
+        turn = names[repeat % len(names) :] + names[: repeat % len(names)]
+        for name in turn:
+            times.setdefault((name, "gpu"), []).append(clock.elapsed(hot[name].run) / hot[name].calls)
+        for name in turn:
+            times.setdefault((name, "cold"), []).append(clock.cold(cold[name].run))
+        for name in turn:
+            times.setdefault((name, "wall"), []).append(clock.wall(works[name], calls[name]))
+    for (name, which), values in times.items():
+        prepared: Prepared | None = {"gpu": hot, "cold": cold}.get(which, {}).get(name)
+        found[name][f"{which}_ms"] = {
+            **{key: round(value, 6) for key, value in Spread.of(values)._asdict().items()},
+            "method": prepared.method if prepared else "wall",
+            "repeats": len(values),
+        }
+
+
+def _summary(case: Case, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Ratios of torch (and of the framed baseline) to ours: above 1 is better than they are."""
+    ours = found["ours"]
+    ratios: dict[str, float] = {}
+    for which in ("gpu", "cold", "wall"):
+        for rival, label in (("torch", which), ("framed", f"{which}_framed")):
+            if f"{which}_ms" in found[rival]:
+                ratios[label] = round(found[rival][f"{which}_ms"]["median"] / ours[f"{which}_ms"]["median"], 4)
+    for rival, label in (("torch", "memory"), ("framed", "memory_framed")):
+        if found[rival].get("peak_bytes") and ours["peak_bytes"]:
+            ratios[label] = round(found[rival]["peak_bytes"] / ours["peak_bytes"], 4)
+    return {"ratios": ratios, "gbps": round(case.floor_bytes / ours["gpu_ms"]["median"] / 1e6, 2)}
