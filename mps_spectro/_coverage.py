@@ -6,6 +6,7 @@ import torch
 from torch.autograd import forward_ad
 
 from . import _backend
+from ._backend import _DEVICE_OF
 
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
@@ -36,15 +37,16 @@ def torch_reason(device_type: str) -> str | None:
     reason = tracing_reason()
     if reason is not None or torch.compiler.is_compiling():
         return reason
-    try:
-        backend = _backend.select(device_type)
-    except RuntimeError:  # asked for by name for another device: a patched program goes on
-        return f"backend {_backend.requested()} does not take {device_type} tensors"
-    if backend != "torch":
-        return None
     if _backend.disabled():
         return "MPS_SPECTRO_DISABLE"
-    return "backend torch" if _backend.requested() == "torch" else f"{device_type} tensor"
+    name = _backend.requested()
+    if name == "torch":
+        return "backend torch"
+    if name == "auto":
+        return None if device_type in ("mps", "cuda") else f"{device_type} tensor"
+    if device_type != _DEVICE_OF[name]:  # asked for by name for another device: a patched program goes on
+        return f"backend {name} does not take {device_type} tensors"
+    return None
 
 
 def differentiates(tensor: torch.Tensor) -> bool:

