@@ -72,4 +72,3 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
-

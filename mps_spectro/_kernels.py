@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import torch
 
@@ -21,9 +21,11 @@ class _Prepared(NamedTuple):
     plan: Plan
     table: Table
     kernel: Any
+    capacity: int
 
 
 _prepared: BoundedCache[_Prepared] = BoundedCache("prepared kernels", 128)
+_launches: BoundedCache[Launch] = BoundedCache("launches", 512)
 
 
 def refusal(dtype: torch.dtype, n_fft: int, hop_length: int) -> str | None:
@@ -44,7 +46,8 @@ def _prepare(
         plan = make_plan(n_fft, name)
         defines = plan.defines + extra
         compiled = library(backend, _SHADERS[name], defines, device.index or 0)
-        return _Prepared(plan, table_for(plan, device), getattr(compiled, name))
+        kernel = getattr(compiled, name)
+        return _Prepared(plan, table_for(plan, device), kernel, _capacity(backend, device, plan, kernel))
 
     return _prepared.get((backend, name, n_fft, device, extra), build)
 
@@ -60,10 +63,87 @@ def _shape_arguments(plan: Plan) -> tuple[int, ...]:
     return (plan.threads, plan.slots, len(radices), *radices, *(0,) * (7 - len(radices)), plan.prime)
 
 
-def _envelope_mode(env: torch.Tensor | None, full_length: int) -> int:
-    if env is None:
+def _envelope_mode(env_length: int | None, full_length: int) -> int:
+    if env_length is None:
         return 0
-    return 1 if env.shape[0] == full_length else 2
+    return 1 if env_length == full_length else 2
+
+
+class Launch(NamedTuple):
+    """A kernel bound to everything but its tensors."""
+
+    run: Callable[..., None]  # (signal or spectrum, window, env or window, table, out)
+    table: torch.Tensor
+
+
+def _bind(kernel: Any, integers: tuple[int, ...], floats: tuple[float, ...], groups: int, group_size: int) -> Any:
+    if hasattr(kernel, "bind"):
+        return kernel.bind(integers, floats, groups, group_size)
+
+    def run(*tensors: torch.Tensor) -> None:
+        kernel(*tensors, integers, floats, threads=groups * group_size, group_size=group_size)
+
+    return run
+
+
+def aligned(*tensors: torch.Tensor) -> bool:
+    """Whether pairs of float32 may be read from the start of each tensor."""
+    return not any(tensor.data_ptr() % 8 for tensor in tensors)
+
+
+def bind_analysis(
+    backend: str,
+    device: torch.device,
+    shape: tuple[int, int],
+    strides: tuple[int, int],
+    pairs: bool,
+    env_length: int | None,
+    n_fft: int,
+    hop_length: int,
+    offset: int,
+    pad_mode: str,
+    n_frames: int,
+    scale: float,
+    hermitian: bool,
+) -> Launch:
+    """The launch of analysis for signals (B, T) of these shapes; `pairs`: signal and window are `aligned`."""
+    batch, length = shape
+    row_stride, stride = strides
+    even = (batch == 1 or row_stride % 2 == 0) and hop_length % 2 == 0 and offset % 2 == 0
+    # two frames of odd length at a time are read sample by sample
+    direct = stride == 1 and (n_fft % 2 == 1 or (pairs and even))
+    plan, table, kernel, _ = _prepare(backend, "analysis", n_fft, device, (("ALIGNED", int(direct)),))
+    per_row = -(-n_frames // plan.frames_per_unit)
+    units = batch * per_row
+    _check_grid(units)
+    full_length = (n_frames - 1) * hop_length + n_fft
+    integers = (
+        units,
+        per_row,
+        n_frames,
+        hop_length,
+        offset,
+        length,
+        row_stride,
+        stride,
+        0,
+        n_fft,
+        plan.points,
+        _envelope_mode(env_length, full_length),
+        full_length,
+        *_shape_arguments(plan),
+        _PAD_MODES[pad_mode],
+        0,
+        0,
+        0,
+        0,
+        table.untangle_at,
+        table.chirp_at,
+        table.spectrum_at,
+    )
+    # both kinds of untangling sum two terms where the mean is meant
+    floats = (0.5 * scale, scale if hermitian else 0.5 * scale)
+    return Launch(_bind(kernel, integers, floats, -(-units // plan.slots), plan.group), table.values)
 
 
 def analysis(
@@ -80,66 +160,84 @@ def analysis(
     hermitian: bool,
 ) -> torch.Tensor:
     """The op `analysis` (see _ops.py) by its kernel."""
-    batch, length = x.shape
-    row_stride, stride = x.stride()
-    aligned = stride == 1 and (
-        n_fft % 2 == 1  # two frames at a time are read sample by sample
-        or (
-            (batch == 1 or row_stride % 2 == 0)
-            and hop_length % 2 == 0
-            and offset % 2 == 0
-            and x.data_ptr() % 8 == 0
-            and window.data_ptr() % 8 == 0
-        )
-    )
-    plan, table, kernel = _prepare(backend, "analysis", n_fft, x.device, (("ALIGNED", int(aligned)),))
-    bins = n_fft // 2 + 1
-    out = x.new_empty((batch, n_frames, bins, 2)).transpose(1, 2)
-    per_row = -(-n_frames // plan.frames_per_unit)
-    units = batch * per_row
-    if units == 0:
+    out = x.new_empty((x.shape[0], n_frames, n_fft // 2 + 1, 2)).transpose(1, 2)
+    if out.numel() == 0:
         return out
-    _check_grid(units)
+    env_length = None if env is None else env.shape[0]
+    shape = (n_fft, hop_length, offset, pad_mode, n_frames, scale, hermitian)
+    key = (backend, x.device, tuple(x.shape), x.stride(), aligned(x, window), env_length, *shape)
+    launch = _launches.get(("analysis", *key), lambda: bind_analysis(*key))
+    launch.run(x, window, window if env is None else env, launch.table, out)
+    return out
+
+
+def bind_synthesis(
+    backend: str,
+    device: torch.device,
+    shape: tuple[int, int],
+    strides: tuple[int, int, int],
+    pairs: bool,
+    env_length: int | None,
+    n_fft: int,
+    hop_length: int,
+    offset: int,
+    pad_mode: str,
+    length: int,
+    scale: float,
+    hermitian: bool,
+) -> Launch:
+    """The launch of synthesis for spectra of (B, n_frames), strides of (row, bin, frame) in complex numbers.
+
+    `pairs`: the window is `aligned`. Padding is "constant" or "reflect".
+    """
+    batch, n_frames = shape
+    # the ring of samples stays in registers for hops of whole rows of the last pass
+    rows = segments(make_plan(n_fft, "synthesis"), hop_length) if pairs else 0
+    variant = (("SEGMENTS", rows), ("BINS_CONTIGUOUS", int(strides[1] == 1)))
+    plan, table, kernel, capacity = _prepare(backend, "synthesis", n_fft, device, variant)
+    folded = pad_mode == "reflect" and offset > 0
+    first_block = 0 if folded else offset // hop_length
+    end_block = -(-(length + (2 * offset if folded else offset)) // hop_length)
+    # an item owns all of an edge that folds back
+    least = (2 * offset) // hop_length + 2 if folded else 1
+    per_row, blocks = _items(capacity, batch, end_block - first_block, least)
+    items = batch * per_row
+    _check_grid(items)
     full_length = (n_frames - 1) * hop_length + n_fft
+    mode = _envelope_mode(env_length, full_length)
+    if rows:
+        inner_begin = max(offset, 2 * offset + 1 if folded else 0, n_fft if mode else 0)
+        inner_end = 0 if mode == 1 else min(offset + length, full_length - (n_fft if mode else 0))
+        direct = offset % 2 == 0 and (batch == 1 or length % 2 == 0)
+        kind_arguments = (int(direct), inner_begin, inner_end, *(0,) * 8)
+    else:
+        kind_arguments = _shape_arguments(plan)
     integers = (
-        units,
+        items,
         per_row,
         n_frames,
         hop_length,
         offset,
         length,
-        row_stride,
-        stride,
-        0,
+        strides[0],
+        strides[2],
+        strides[1],
         n_fft,
         plan.points,
-        _envelope_mode(env, full_length),
+        mode,
         full_length,
-        *_shape_arguments(plan),
-        _PAD_MODES[pad_mode],
-        0,
-        0,
-        0,
-        0,
+        *kind_arguments,
+        _PAD_MODES["reflect"] if folded else _PAD_MODES["constant"],
+        first_block,
+        blocks,
+        end_block,
+        -(-n_fft // hop_length) - 1,
         table.untangle_at,
         table.chirp_at,
         table.spectrum_at,
     )
-    # both kinds of untangling sum two terms where the mean is meant
-    floats = (0.5 * scale, scale if hermitian else 0.5 * scale)
-    groups = -(-units // plan.slots)
-    kernel(
-        x,
-        window,
-        window if env is None else env,
-        table.values,
-        out,
-        integers,
-        floats,
-        threads=groups * plan.group,
-        group_size=plan.group,
-    )
-    return out
+    floats = (1.0, scale) if hermitian else (2.0, 0.5 * scale)
+    return Launch(_bind(kernel, integers, floats, -(-items // plan.slots), plan.group), table.values)
 
 
 def synthesis(
@@ -163,71 +261,15 @@ def synthesis(
         )
         return _fold_padding(padded, offset, length, pad_mode)
     batch, _, n_frames, _ = spec.shape
-    spec, strides = _complex_strides(spec)
-    rows = segments(make_plan(n_fft, "synthesis"), hop_length)
-    variant = (("SEGMENTS", rows), ("BINS_CONTIGUOUS", int(strides[1] == 1)))
-    plan, table, kernel = _prepare(backend, "synthesis", n_fft, spec.device, variant)
     out = window.new_empty((batch, length))
-    folded = pad_mode == "reflect" and offset > 0
-    first_block = 0 if folded else offset // hop_length
-    end = length + (2 * offset if folded else offset)
-    end_block = -(-end // hop_length)
-    row_blocks = end_block - first_block
-    halo = -(-n_fft // hop_length) - 1
-    if batch == 0 or length == 0:
+    if out.numel() == 0:
         return out
-    capacity = _multiprocessors(backend, spec.device) * plan.resident * plan.slots
-    # an item owns all of an edge that folds back
-    per_row, blocks = _items(capacity, batch, row_blocks, (2 * offset) // hop_length + 2 if folded else 1)
-    items = batch * per_row
-    _check_grid(items)
-    full_length = (n_frames - 1) * hop_length + n_fft
-    mode = _envelope_mode(env, full_length)
-    if rows:
-        window = window if window.data_ptr() % 8 == 0 else window.clone()
-        inner_begin = max(offset, 2 * offset + 1 if folded else 0, n_fft if mode else 0)
-        inner_end = 0 if mode == 1 else min(offset + length, full_length - (n_fft if mode else 0))
-        direct = offset % 2 == 0 and (batch == 1 or length % 2 == 0)
-        shape = (int(direct), inner_begin, inner_end, *(0,) * 8)
-    else:
-        shape = _shape_arguments(plan)
-    integers = (
-        items,
-        per_row,
-        n_frames,
-        hop_length,
-        offset,
-        length,
-        strides[0],
-        strides[2],
-        strides[1],
-        n_fft,
-        plan.points,
-        mode,
-        full_length,
-        *shape,
-        _PAD_MODES[pad_mode] if folded else 0,
-        first_block,
-        blocks,
-        end_block,
-        halo,
-        table.untangle_at,
-        table.chirp_at,
-        table.spectrum_at,
-    )
-    floats = (1.0, scale) if hermitian else (2.0, 0.5 * scale)
-    groups = -(-items // plan.slots)
-    kernel(
-        spec,
-        window,
-        window if env is None else env,
-        table.values,
-        out,
-        integers,
-        floats,
-        threads=groups * plan.group,
-        group_size=plan.group,
-    )
+    spec, strides = _complex_strides(spec)
+    env_length = None if env is None else env.shape[0]
+    shape = (n_fft, hop_length, offset, pad_mode, length, scale, hermitian)
+    key = (backend, spec.device, (batch, n_frames), strides, aligned(window), env_length, *shape)
+    launch = _launches.get(("synthesis", *key), lambda: bind_synthesis(*key))
+    launch.run(spec, window, window if env is None else env, launch.table, out)
     return out
 
 
@@ -245,17 +287,21 @@ def _complex_strides(spec: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, 
     return spec, (strides[0] // 2, strides[1] // 2, strides[2] // 2)
 
 
-def _multiprocessors(backend: str, device: torch.device) -> int:
+def _capacity(backend: str, device: torch.device, plan: Plan, kernel: Any) -> int:
+    """Slots that the device works on at a time."""
     if backend == "cuda":
-        return torch.cuda.get_device_properties(device).multi_processor_count
-    return _MULTIPROCESSORS[backend]
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+        groups = processors * kernel.resident_groups(plan.group, device.index)
+    else:
+        groups = _MULTIPROCESSORS[backend] * plan.resident
+    return groups * plan.slots
 
 
 def _items(capacity: int, batch: int, row_blocks: int, least: int) -> tuple[int, int]:
     """Into how many items a row is cut, and the hops of each but the last, which takes the rest.
 
-    Every item repeats the frames that reach into it from before, so items are as long as a device that takes `capacity` of
-    them at a time allows, in whole waves. The first and the last must have `least` hops.
+    Every item repeats the frames that reach into it from before, so items are as long as a device that takes
+    `capacity` of them at a time allows, in whole waves. The first and the last must have `least` hops.
     """
     total = batch * row_blocks
     waves = max(1, round(total / (capacity * _ITEM_BLOCKS)))

@@ -1,8 +1,9 @@
 """How a transform of n_fft samples is cut into radix passes, threads and groups. Pure Python, no device.
 
-Three kinds (shaders/fft.h): `radix` has every size compiled in; `mixed` takes any length with factors 2 .. 13 at run
-time; `bluestein` takes any other length at run time, as a convolution of a power of two. One frame of even length is one
-complex transform of half the length; two frames of odd length share one of the full length (`pair`).
+Three kinds (shaders/fft.h): `radix` has every size compiled in; `mixed` takes, at run time, any length with factors
+2 .. 13 and one larger prime; `bluestein` takes any other length at run time, as a convolution of a power of two. One
+frame of even length is one complex transform of half the length; two frames of odd length share one of the full length
+(`pair`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ PRIME_TILE = 4  # pairs of results that a thread sums together, as in shaders/ff
 _PRIMES = tuple(n for n in range(17, LARGEST_PRIME + 1) if all(n % d for d in range(2, 12)))
 _COMPLEX_BYTES = 8
 
-# Complex lengths whose pass structure is compiled in: what speech, music and vocoder projects use. Where the last radix is
-# 8 and a sixteenth of the length the number of threads, bins k and length - k meet in one thread (`mirrored`).
+# Complex lengths whose pass structure is compiled in: what speech, music and vocoder projects use. Powers of two with a
+# last radix of 8 are `mirrored`: bins k and length - k meet in one thread.
 _RADIX_PASSES = {
     8: (8,),
     10: (5, 2),
@@ -128,7 +129,8 @@ def _ring(n_fft: int, threads: int) -> int:
 def _static_plan(
     kind: str, op: str, n_fft: int, pair: bool, points: int, fft_points: int, radices: tuple[int, ...]
 ) -> Plan:
-    mirrored = kind == "radix" and len(radices) > 1 and radices[-1] == 8 and points % 16 == 0 and points & (points - 1) == 0
+    power_of_two = points & (points - 1) == 0
+    mirrored = kind == "radix" and len(radices) > 1 and radices[-1] == 8 and power_of_two
     if op == "synthesis":
         radices = radices[::-1]
     threads = _round_threads(_threads_for(fft_points, radices))

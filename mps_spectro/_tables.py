@@ -14,7 +14,7 @@ _cache: BoundedCache[Table] = BoundedCache("tables", 64)
 
 
 class Table(NamedTuple):
-    """`values` (n, 2) float32: pass twiddles | untangling factors | chirp or rows of roots of a prime | spectrum of the chirp."""
+    """`values` (n, 2) float32: pass twiddles | untangling factors | chirp, or roots of a prime | chirp's spectrum."""
 
     values: torch.Tensor
     untangle_at: int

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from . import _arguments, _windows
+from . import _arguments, _repeat, _windows
 from ._arguments import ArgumentError, IstftCall, choice, flag, istft_call
 from ._coverage import differentiates, resolved, tracing_reason
 from ._diagnostics import count_torch_route
@@ -76,6 +76,13 @@ def istft(
         ValueError: a value or size that does not fit, or an envelope below 1e-11 where that was asked for (the same
             exception is also a RuntimeError, torch's own type).
     """
+    options = (n_fft, hop_length, win_length, center, normalized, onesided, length, return_complex)
+    extras = (torch_like, safety, kernel_dtype, kernel_layout, long_mode_strategy, allow_fused)
+    key = _repeat.key_of("istft", input, window, *options, *extras)
+    if key is not None and (recipe := _repeat.recipe_of(key)) is not None:
+        out = recipe.run(input, window)
+        if out is not None:
+            return out
     flag("torch_like", torch_like)
     choice("safety", safety, _arguments.SAFETY)
     choice("kernel_dtype", kernel_dtype, _arguments.KERNEL_DTYPES)
@@ -95,6 +102,10 @@ def istft(
     if call.window is not None and call.window.is_complex():
         reason = "complex window"
     out = _by_ops(call, must_hold) if reason is None else _by_torch(call, reason)
+    plain = input.dim() <= 3 and not call.return_complex and kernel_dtype != "float16" and call.length <= call.available
+    if key is not None and reason is None and plain:
+        sizes = (call.n_fft, call.hop_length, call.offset, call.length, call.normalized)
+        _repeat.learn_istft(key, input, _default_window(call), *sizes, is_default=window is None)
     if kernel_dtype == "float16":
         out = out.to(torch.complex32 if out.is_complex() else torch.float16)
     if input.dim() == 2:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 from torch.utils._device import DeviceContext
 
-from . import _backend
+from . import _backend, _repeat
 from ._coverage import traced
 from ._diagnostics import count_torch_route
 from ._eligible import plan_istft, plan_stft
@@ -63,31 +63,19 @@ def stft(
             return_complex,
             align_to_window,
         )
-    options = (hop_length, win_length, window, center, pad_mode, normalized, onesided, return_complex, align_to_window)
-    if _overridden(input, window):
-        return handle_torch_function(
-            stft,
-            (input, window),
-            input,
-            n_fft,
-            hop_length=hop_length,
-            win_length=win_length,
-            window=window,
-            center=center,
-            pad_mode=pad_mode,
-            normalized=normalized,
-            onesided=onesided,
-            return_complex=return_complex,
-            align_to_window=align_to_window,
-        )
-    plan = plan_stft(input, n_fft, *options) if _active else _UNDONE
-    if isinstance(plan, str):
-        return _original("stft", plan)(input, n_fft, *options)
-    if window is None:
-        _warn_once("stft window")
-    if return_complex is False:
-        _warn_once("stft pairs")
-    return plan.run(input)
+    return _stft(
+        input,
+        n_fft,
+        hop_length,
+        win_length,
+        window,
+        center,
+        pad_mode,
+        normalized,
+        onesided,
+        return_complex,
+        align_to_window,
+    )
 
 
 def istft(
@@ -115,7 +103,79 @@ def istft(
             length,
             return_complex,
         )
-    options = (hop_length, win_length, window, center, normalized, onesided, length, return_complex)
+    return _istft(input, n_fft, hop_length, win_length, window, center, normalized, onesided, length, return_complex)
+
+
+# TorchScript reads the functions above to their last line, so what it could not parse stands apart.
+
+
+def _stft(
+    input: Tensor,
+    n_fft: int,
+    hop_length: int | None,
+    win_length: int | None,
+    window: Tensor | None,
+    center: bool,
+    pad_mode: str,
+    normalized: bool,
+    onesided: bool | None,
+    return_complex: bool | None,
+    align_to_window: bool | None,
+) -> Tensor:
+    rest = (center, pad_mode, normalized, onesided, return_complex, align_to_window)
+    key = _repeat.key_of("torch.stft", input, window, n_fft, hop_length, win_length, *rest) if _active else None
+    if key is not None and (recipe := _repeat.recipe_of(key)) is not None:
+        return recipe.run(input, window)
+    options = (hop_length, win_length, window, *rest)
+    if _overridden(input, window):
+        return handle_torch_function(
+            stft,
+            (input, window),
+            input,
+            n_fft,
+            hop_length=hop_length,
+            win_length=win_length,
+            window=window,
+            center=center,
+            pad_mode=pad_mode,
+            normalized=normalized,
+            onesided=onesided,
+            return_complex=return_complex,
+            align_to_window=align_to_window,
+        )
+    plan = plan_stft(input, n_fft, *options) if _active else _UNDONE
+    if isinstance(plan, str):
+        return _original("stft", plan)(input, n_fft, *options)
+    if window is None:
+        _warn_once("stft window")
+    if return_complex is False:
+        _warn_once("stft pairs")
+    out = plan.run(input)
+    if key is not None and window is not None and plan.onesided and plan.return_complex:
+        sizes = (plan.n_fft, plan.hop_length, plan.offset, plan.pad_mode, plan.n_frames, plan.normalized)
+        _repeat.learn_stft(key, input, window, *sizes, is_default=False)
+    return out
+
+
+def _istft(
+    input: Tensor,
+    n_fft: int,
+    hop_length: int | None,
+    win_length: int | None,
+    window: Tensor | None,
+    center: bool,
+    normalized: bool,
+    onesided: bool | None,
+    length: int | None,
+    return_complex: bool,
+) -> Tensor:
+    rest = (center, normalized, onesided, length, return_complex)
+    key = _repeat.key_of("torch.istft", input, window, n_fft, hop_length, win_length, *rest) if _active else None
+    if key is not None and (recipe := _repeat.recipe_of(key)) is not None:
+        known = recipe.run(input, window)
+        if known is not None:
+            return known
+    options = (hop_length, win_length, window, *rest)
     if _overridden(input, window):
         return handle_torch_function(
             istft,
@@ -139,6 +199,9 @@ def istft(
     out = plan.run(input)
     if plan.too_long:
         _warn_once("istft length")
+    elif key is not None and window is not None:
+        sizes = (plan.n_fft, plan.hop_length, plan.offset, plan.length, plan.normalized)
+        _repeat.learn_istft(key, input, window, *sizes, is_default=False)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _windows
+from . import _repeat, _windows
 from ._arguments import HALVES, StftCall, stft_call
 from ._coverage import resolved, tracing_reason
 from ._diagnostics import count_torch_route
@@ -58,6 +58,10 @@ def stft(
         TypeError: an argument of the wrong kind, an integer signal, a sparse tensor.
         ValueError: a value or size that does not fit (the same exception is also a RuntimeError, torch's own type).
     """
+    options = (hop_length, win_length, center, pad_mode, normalized, onesided, return_complex, align_to_window)
+    key = _repeat.key_of("stft", input, window, n_fft, *options)
+    if key is not None and (recipe := _repeat.recipe_of(key)) is not None:
+        return recipe.run(input, window)
     call = stft_call(
         input,
         n_fft,
@@ -73,6 +77,10 @@ def stft(
     )
     reason = _torch_only(call)
     out = _by_ops(call) if reason is None else _by_torch(call, reason)
+    if key is not None and reason is None and call.onesided and call.return_complex and input.dim() <= 2:
+        kept = _default_window(call, input.dtype)
+        sizes = (call.n_fft, call.hop_length, call.offset, call.pad_mode, call.n_frames, call.normalized)
+        _repeat.learn_stft(key, input, kept, *sizes, is_default=window is None)
     if input.dim() == 1:
         return out.squeeze(0)
     return out if input.dim() == 2 else out.unflatten(0, input.shape[:-1])
@@ -111,11 +119,16 @@ def _by_torch(call: StftCall, reason: str) -> Tensor:
     return out if call.return_complex else torch.view_as_real(out)
 
 
+def _default_window(call: StftCall, dtype: torch.dtype) -> Tensor:
+    if call.window is not None:
+        return call.window
+    return _windows.hann(call.win_length, dtype, call.signal.device)
+
+
 def _by_ops(call: StftCall) -> Tensor:
-    signal, window = call.signal, call.window
-    if window is None:
-        window = _windows.hann(call.win_length, signal.dtype, signal.device)
-    elif window.dtype == torch.float64:
+    signal = call.signal
+    window = _default_window(call, signal.dtype)
+    if window.dtype == torch.float64:
         signal = signal.double()
     return transform(
         signal,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import threading
-from ctypes import addressof, c_char, c_void_p
+from ctypes import addressof, c_char, c_uint64, c_void_p
 from typing import Any, Sequence
 
 import torch
@@ -175,6 +175,12 @@ class Kernel:
             raise TypeError(f"{self.name}: {len(tensors)} tensors, ints {ints}, floats {floats}: {error}") from None
         self._enqueue(arguments, device, groups, 1, 1, group_size, 1, 1)
 
+    def bind(self, ints: tuple[int, ...], floats: tuple[float, ...], groups: int, group_size: int) -> Bound:
+        """A launch with all but the tensors decided, for calls that repeat; arguments as for `launch`."""
+        if not self._fast or self._tuples != 2:
+            raise TypeError(f"{self.name} does not take tensors, ints, floats in this order: call it instead")
+        return Bound(self, ints, floats, groups, group_size)
+
     def _launch_any(self, args: Sequence[Any], groups: list[int], sizes: list[int]) -> None:
         """Any mixture of arguments, any rank."""
         tensors = [arg for arg, kind in zip(args, self._kinds) if kind == "tensor"]
@@ -241,6 +247,37 @@ class Kernel:
         """Groups of this size that one multiprocessor holds at a time."""
         device = _current_device() if device is None else device
         return self._library.driver.resident_groups(self._library.function(self.name, device), group_size, device)
+
+
+class Bound:
+    """A kernel with its numbers and its grid: call it with the tensors, all on one CUDA device."""
+
+    def __init__(
+        self, kernel: Kernel, ints: tuple[int, ...], floats: tuple[float, ...], groups: int, group_size: int
+    ) -> None:
+        self._kernel = kernel
+        self._ints, self._floats = ints, floats
+        self._groups, self._group_size = groups, group_size
+        self._local = threading.local()
+
+    def _arguments(self) -> tuple[_Arguments, Any]:
+        """This thread's buffer, the numbers packed in, and its part for the addresses of the tensors."""
+        kernel = self._kernel
+        arguments = _Arguments(kernel.signature)
+        arguments.set_lengths((len(self._ints), len(self._floats)))
+        arguments.pack_into(arguments.buffer, 0, *(0,) * kernel._tensors, *self._ints, *self._floats)
+        self._local.pair = arguments, (c_uint64 * kernel._tensors).from_buffer(arguments.buffer)
+        return self._local.pair
+
+    def __call__(self, *tensors: torch.Tensor) -> None:
+        if type(tensors[0]) not in _PLAIN and _skip(tensors):
+            return
+        try:
+            arguments, addresses = self._local.pair
+        except AttributeError:
+            arguments, addresses = self._arguments()
+        addresses[:] = [tensor.data_ptr() for tensor in tensors]
+        self._kernel._enqueue(arguments, tensors[0].get_device(), self._groups, 1, 1, self._group_size, 1, 1)
 
 
 class Library:

@@ -14,6 +14,7 @@ from typing import Any, Sequence
 import torch
 
 from ._compiler import shared_object
+from .counters import Counters, blank, counters
 from .faults import Fault, ShaderFault, shader_fault
 from .translate import Kernel, translate
 
@@ -38,6 +39,7 @@ class _Launch(ctypes.Structure):
         ("seed", ctypes.c_uint64),
         ("fault", ctypes.POINTER(Fault)),
         ("argument_count", ctypes.c_int64),
+        ("counters", ctypes.POINTER(ctypes.c_int64)),
     ]
 
 
@@ -125,11 +127,16 @@ class HostKernel:
             fault=ctypes.pointer(fault),
             argument_count=len(args),
         )
+        counted = blank(len(args)) if self._library.counted else None
+        if counted is not None:
+            launch.counters = counted
         self._launch(ctypes.byref(launch))  # ctypes lets other Python threads run meanwhile
         del view
         _arenas.give_back(size, arena)
         if fault.kind:
             raise shader_fault(self._kernel, fault)
+        if counted is not None:
+            self._library.counters.append(counters(self._kernel, counted))
 
     def _bind(self, args: tuple[Any, ...]) -> tuple[Any, list[Any]] | None:
         """The arguments as C sees them, with what must stay alive; None when some are not real memory."""
@@ -161,11 +168,13 @@ class HostKernel:
 
 
 class HostLibrary:
-    """The kernels of one compiled shader, as attributes."""
+    """The kernels of one compiled shader, as attributes; `counters` has an entry per launch if they are `counted`."""
 
-    def __init__(self, kernels: tuple[Kernel, ...], shared: ctypes.CDLL, seed: int) -> None:
+    def __init__(self, kernels: tuple[Kernel, ...], shared: ctypes.CDLL, seed: int, counted: bool) -> None:
         self.shared = shared
         self.seed = seed
+        self.counted = counted
+        self.counters: list[Counters] = []
         shared.mps_arena_bytes.argtypes = [ctypes.c_size_t]
         shared.mps_arena_bytes.restype = ctypes.c_size_t
         self.arena_bytes = int(shared.mps_arena_bytes(MAX_THREADS))
@@ -186,20 +195,21 @@ class HostLibrary:
         return [*super().__dir__(), *self._kernels]
 
 
-def compile_source(source: str, *, checked: bool = False, seed: int = 0) -> HostLibrary:
+def compile_source(source: str, *, checked: bool = False, seed: int = 0, counted: bool = False) -> HostLibrary:
     """Compiles complete shader text for the CPU.
 
     Args:
         source: the shader, in the subset of shaders/README.md.
         checked: check every access and barrier; some 10 times slower.
         seed: of the order in which a checked launch runs its groups and threads.
+        counted: check, and count the memory traffic and the barriers of every launch into `counters`.
 
     Raises:
         RuntimeUnavailable: no C++ compiler here.
         ShaderCompileError: the shader does not compile.
     """
-    translation = translate(source, "checked" if checked else "host")
-    return HostLibrary(translation.kernels, shared_object(translation.text), seed)
+    translation = translate(source, "checked" if checked or counted else "host")
+    return HostLibrary(translation.kernels, shared_object(translation.text), seed, counted)
 
 
 def _dimensions(name: str, value: int | Sequence[int]) -> tuple[int, ...]:

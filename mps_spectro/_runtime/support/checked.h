@@ -22,6 +22,8 @@ struct mps_region {
     const char* name;
     int buffer;
     bool local;  // threadgroup memory
+    mps_long* counts;  // null where nothing is counted, else the six numbers of counters.py
+    uint* stamps;      // for each word, which group read it last and which one wrote it last, position + 1
 };
 
 #define MPS_MAX_ARRAYS 64
@@ -41,11 +43,27 @@ static __attribute__((noinline, noreturn, cold)) void mps_raise_access(
     mps_raise(r->group, mps_fault{kind, r->buffer, r->name, index, 0, other, 0, write, {}});
 }
 
+// Bytes by all groups, each word once per group; by the launch, each word once; as often as they were asked for.
+static void mps_count(const mps_region* r, const char* p, uint size, bool write) {
+    r->counts[4 + write] += size;
+    if (!r->stamps) return;
+    uint me = r->group->checks->group_id;
+    const char* first = (const char*)((mps_size)r->begin & ~mps_size(3));
+    for (mps_long word = (p - first) / 4; word <= (p + size - 1 - first) / 4; ++word) {
+        uint* stamp = r->stamps + 2 * word + write;
+        if (*stamp == me) continue;
+        r->counts[write] += 4;
+        if (*stamp == 0) r->counts[2 + write] += 4;
+        *stamp = me;
+    }
+}
+
 static __attribute__((noinline)) void mps_check(const mps_region* r, const char* p, uint size, uint alignment, bool write) {
     if (!r) return;  // a constant of the program
     mps_long offset = p - r->begin;
     if (offset < 0 || offset + mps_long(size) > r->end - r->begin) mps_raise_access(r, MPS_OUT_OF_BOUNDS, p, size, write, -1);
     if ((mps_size)p % alignment) mps_raise_access(r, MPS_MISALIGNED, p, size, write, -1);
+    if (r->counts) mps_count(r, p, size, write);
     if (!r->words) return;
     mps_group* g = r->group;
     mps_checks* c = g->checks;
@@ -242,17 +260,24 @@ static inline To as_type(mps_reference<T, Space> from) { return as_type<To>(T(fr
 // --- barriers, arrays, arguments ----------------------------------------------------------------------------------------
 static __attribute__((noinline)) void mps_threadgroup_meet(mps_group* g, mem_flags flags, int line) {
     if (!mps_arrive(g, g->waiting, g->size, line)) return mps_wait(g);
+    if (g->launch->counters) ++g->launch->counters[1];
     if (uint(flags) & uint(mem_flags::mem_threadgroup)) ++g->checks->barriers[0];
     if (uint(flags) & uint(mem_flags::mem_device)) ++g->checks->barriers[1];
 }
 static __attribute__((noinline)) void mps_simdgroup_meet(mps_group* g, mem_flags flags, int line) {
     uint simd = g->running / MPS_SIMD;
     if (!mps_arrive(g, g->simds[simd], uint(g->simds[simd].size), line)) return mps_wait(g);
+    if (g->launch->counters) ++g->launch->counters[2];
     if (uint(flags) & uint(mem_flags::mem_threadgroup)) ++g->checks->simd_barriers[simd][0];
     if (uint(flags) & uint(mem_flags::mem_device)) ++g->checks->simd_barriers[simd][1];
 }
 #define threadgroup_barrier(flags) mps_threadgroup_meet(mps_current, flags, __LINE__)
 #define simdgroup_barrier(flags) mps_simdgroup_meet(mps_current, flags, __LINE__)
+
+// What is counted for an argument, or for threadgroup memory (-1).
+static inline mps_long* mps_counts(const mps_launch* launch, mps_long argument) {
+    return launch->counters ? launch->counters + 3 + 6 * (1 + argument) : nullptr;
+}
 
 template <class T>
 static mps_pointer<T, mps_in_threadgroup> mps_declare(mps_size count, const char* name) {
@@ -264,7 +289,8 @@ static mps_pointer<T, mps_in_threadgroup> mps_declare(mps_size count, const char
     if (i == c->array_count) {
         if (i == MPS_MAX_ARRAYS) mps_raise(g, MPS_THREADGROUP_SIZE, MPS_THREADGROUP_BYTES + 1);
         c->arrays[c->array_count++] =
-            mps_region{begin, begin + sizeof(T) * count, g, c->local_words, g->memory, name, -1, true};
+            mps_region{begin, begin + sizeof(T) * count, g, c->local_words, g->memory, name, -1, true, mps_counts(g->launch, -1),
+                       nullptr};
     }
     return {(T*)begin, &c->arrays[i]};
 }
@@ -319,13 +345,17 @@ static void mps_launch_checked(const mps_launch* launch, mps_body body) {
     mps_checks* c = g->checks = (mps_checks*)__builtin_calloc(1, sizeof(mps_checks));
     for (mps_long i = 0; i < launch->argument_count; ++i) {
         const char* begin = (const char*)launch->arguments[i].data;
-        c->buffers[i] = mps_region{begin, begin + launch->arguments[i].bytes, g, nullptr, nullptr, nullptr, int(i), false};
+        const char* end = begin + launch->arguments[i].bytes;
+        uint* stamps = launch->counters ? (uint*)__builtin_calloc(mps_size(end - begin) / 4 + 2, 2 * sizeof(uint)) : nullptr;
+        c->buffers[i] =
+            mps_region{begin, end, g, nullptr, nullptr, nullptr, int(i), false, mps_counts(launch, i), stamps};
     }
     mps_word* made[31];
     mps_long count = mps_share_words(c, launch, made);
     mps_run_groups(launch, body, true, [](mps_group* g) {
         mps_checks* c = g->checks;
         c->array_count = 0;
+        if (g->launch->counters) ++g->launch->counters[0];
         c->barriers[0] = c->barriers[1] = 0;
         c->group_id = 1 + g->position.x + g->count.x * (g->position.y + g->count.y * g->position.z);
         __builtin_memset(c->simd_barriers, 0, sizeof c->simd_barriers);
@@ -333,6 +363,7 @@ static void mps_launch_checked(const mps_launch* launch, mps_body body) {
         __builtin_memset(g->memory, 0xff, sizeof g->memory);  // NaN, should a word be read unwritten after all
     });
     for (mps_long i = 0; i < count; ++i) __builtin_free(made[i]);
+    for (mps_long i = 0; i < launch->argument_count; ++i) __builtin_free(c->buffers[i].stamps);
     __builtin_free(c);
 }
 

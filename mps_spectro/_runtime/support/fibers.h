@@ -36,6 +36,7 @@ struct mps_launch {
     ulong seed;
     mps_fault* fault;
     mps_long argument_count;
+    mps_long* counters;  // null, or what a checked launch counts: counters.py
 };
 
 struct mps_ids {
