@@ -99,6 +99,8 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 def _tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.is_nested:
+        raise TypeError(f"{name} must not be a nested tensor; use torch.nested.to_padded_tensor")
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}; use {name}.to_dense()")
     return value
