@@ -8,7 +8,10 @@ from torch.autograd import forward_ad
 from . import _backend
 from ._backend import _DEVICE_OF
 
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+def _is_exporting() -> bool:
+    # compilers before torch 2.13 take torch.compiler.is_exporting() for True whenever they trace
+    return getattr(torch.compiler, "_is_exporting_flag", False)
 
 
 def traced() -> bool:

@@ -303,15 +303,13 @@ def _items(capacity: int, batch: int, row_blocks: int, least: int) -> tuple[int,
     Every item repeats the frames that reach into it from before, so items are as long as a device that takes
     `capacity` of them at a time allows, in whole waves. The first and the last must have `least` hops.
     """
-    total = batch * row_blocks
-    waves = max(1, round(total / (capacity * _ITEM_BLOCKS)))
-    blocks = max(least, -(-total // (capacity * waves)))
-    count = -(-row_blocks // min(blocks, row_blocks))
-    blocks = max(least, -(-row_blocks // count))
+    waves = max(1, round(batch * row_blocks / (capacity * _ITEM_BLOCKS)))
+    count = min(row_blocks, max(1, capacity * waves // batch))
+    blocks = min(row_blocks, max(least, -(-row_blocks // count)))
     count = -(-row_blocks // blocks)
     if count > 1 and row_blocks - (count - 1) * blocks < least:
         count -= 1
-    return count, min(blocks, row_blocks)
+    return count, blocks
 
 
 def _fold_padding(padded: torch.Tensor, offset: int, length: int, pad_mode: str) -> torch.Tensor:
