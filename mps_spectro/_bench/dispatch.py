@@ -1,15 +1,18 @@
-"""Where a small call's time goes: Python, the dispatcher, the launch, the device."""
+"""Where a small call's time goes: Python, the dispatcher, the launch, the device.
+
+Calls that repeat go from the function straight to a kept launch (_repeat.py); the op and its arguments are what the
+first call of its kind goes through, and every call that autograd or a compiler watches.
+"""
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Callable, Iterator
 
 import torch
 
 from .. import _kernels
+from .._envelope import reciprocal_envelope
 from .._ops import call_analysis, call_synthesis
-from .._runtime import cuda, host
 from ..istft import istft
 from ..stft import stft
 from .cases import Case
@@ -17,41 +20,6 @@ from .clocks import Clock, Spread
 
 _SHAPES = ((1, 16_000, 512, 128), (1, 16_000, 1024, 256), (4, 160_000, 1024, 256), (8, 480_000, 1024, 256))
 _CALLS, _REPEATS = 200, 11  # few enough calls that the device's queue does not fill up and stop the host
-_LAUNCHES = {"cuda": (cuda.Kernel, ("__call__", "launch")), "host": (host.HostKernel, ("__call__",))}
-
-
-@contextlib.contextmanager
-def _recorded(backend: str) -> Iterator[list[Callable[[], Any]]]:
-    """The launches made inside, as functions that make them again. Metal's kernels cannot be watched: none there."""
-    launches: list[Callable[[], Any]] = []
-    if backend not in _LAUNCHES:
-        yield launches
-        return
-    kernel_class, names = _LAUNCHES[backend]
-    originals = {name: getattr(kernel_class, name) for name in names}
-    inside = False
-
-    def watching(original: Callable[..., Any]) -> Callable[..., Any]:
-        def launch(*args: Any, **kwargs: Any) -> Any:
-            nonlocal inside
-            if inside:  # one entry stands on another
-                return original(*args, **kwargs)
-            launches.append(lambda: original(*args, **kwargs))
-            inside = True
-            try:
-                return original(*args, **kwargs)
-            finally:
-                inside = False
-
-        return launch
-
-    for name, original in originals.items():
-        setattr(kernel_class, name, watching(original))
-    try:
-        yield launches
-    finally:
-        for name, original in originals.items():
-            setattr(kernel_class, name, original)
 
 
 def profile(clock: Clock, backend: str) -> list[dict[str, Any]]:
@@ -72,31 +40,42 @@ def _profile(case: Case, clock: Clock, backend: str, name: str) -> dict[str, Any
     pairs = torch.view_as_real(spectrum)
     samples = (case.frames - 1) * hop + n_fft % 2
     layers: dict[str, Callable[[], Any]]
+    shape: Any
+    tensors: Any
+    bind: Any
+    sizes: tuple[Any, ...]
     if name == "stft":
         shape = (n_fft, hop, n_fft // 2, "reflect", case.frames, 1.0, False)
+        tensors = (x, window, None)
         layers = {
             "torch": lambda: torch.stft(x, n_fft, hop, window=window, return_complex=True),
             "function": lambda: stft(x, n_fft, hop, window=window),
-            "op": lambda: call_analysis(x, window, None, *shape),
-            "kernels": lambda: _kernels.analysis(backend, x, window, None, *shape),
+            "op": lambda: call_analysis(*tensors, *shape),
+            "kernels": lambda: _kernels.analysis(backend, *tensors, *shape),
         }
+        bind = _kernels.bind_analysis
+        sizes = (tuple(x.shape), x.stride(), _kernels.aligned(x, window), None)
     else:
         shape = (n_fft, hop, n_fft // 2, "constant", samples, 1.0 / n_fft, True)
+        env = reciprocal_envelope(window, n_fft, hop, case.frames, torch.float32)
+        tensors = (pairs, window, env)
         layers = {
             "torch": lambda: torch.istft(spectrum, n_fft, hop, window=window),
             "function": lambda: istft(spectrum, n_fft, hop, window=window),
-            "op": lambda: call_synthesis(pairs, window, None, *shape),
-            "kernels": lambda: _kernels.synthesis(backend, pairs, window, None, *shape),
+            "op": lambda: call_synthesis(*tensors, *shape),
+            "kernels": lambda: _kernels.synthesis(backend, *tensors, *shape),
         }
+        bind = _kernels.bind_synthesis
+        sizes = ((case.batch, case.frames), spectrum.stride(), _kernels.aligned(window), env.shape[0])
     if backend == "torch":
         del layers["kernels"]
+    else:
+        launch, out = bind(backend, device, *sizes, *shape), layers["kernels"]()
+        first, _, env_or_none = tensors
+        bound = (first, window, window if env_or_none is None else env_or_none, launch.table, out)
+        layers["launch"] = lambda: launch.run(*bound)
     for call in layers.values():
         call()
-    if backend != "torch":
-        with _recorded(backend) as launches:
-            layers["kernels"]()
-        if len(launches) == 1:
-            layers["launch"] = launches[0]
     calls = _CALLS if clock.kind != "cpu" else 3
     times: dict[str, list[float]] = {layer: [] for layer in layers}
     for _ in range(_REPEATS):
@@ -113,12 +92,10 @@ def _profile(case: Case, clock: Clock, backend: str, name: str) -> dict[str, Any
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The profile in Markdown: each column is all that lies below it too."""
+    """The profile in Markdown."""
     yield "\n## Dispatch: host time per call by layer, microseconds\n"
-    yield (
-        "| call | torch, host | ours, host | of it the op | of it arguments and output | of it the launch | "
-        "torch, device | ours, device |\n|---|--:|--:|--:|--:|--:|--:|--:|"
-    )
+    yield "| call | torch | ours, repeated | by the op | by _kernels | bare launch | torch, device | ours, device |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
     for row in rows:
         host_us, device_us = row["host_us"], row["device_us"]
         cells = [f"{host_us[layer]:.1f}" if layer in host_us else "-" for layer in _LAYERS]

@@ -8,9 +8,8 @@ from typing import Any
 
 from .translate import Kernel
 
-# the layout that support/checked.h fills: these, then six numbers for threadgroup memory and for each argument
-_HEAD = ("groups", "threadgroup_barriers", "simdgroup_barriers")
-_EACH = 6
+# the layout that support/checked.h fills: groups and barriers, six for threadgroup memory and for each argument
+_HEAD, _EACH = 3, 6
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,14 @@ class Counters:
 
 def blank(arguments: int) -> Any:
     """Memory for the counters of a launch with so many arguments."""
-    return (ctypes.c_int64 * (len(_HEAD) + _EACH * (1 + arguments)))()
+    return (ctypes.c_int64 * (_HEAD + _EACH * (1 + arguments)))()
 
 
 def counters(kernel: Kernel, values: Any) -> Counters:
     """Reads what a launch has counted."""
 
     def block(index: int) -> list[int]:
-        start = len(_HEAD) + _EACH * index
+        start = _HEAD + _EACH * index
         return list(values[start : start + _EACH])
 
     tensors = tuple(
@@ -75,5 +74,6 @@ def counters(kernel: Kernel, values: Any) -> Counters:
         for index, parameter in enumerate(kernel.parameters)
         if parameter.kind == "tensor"
     )
+    groups, barriers, simd_barriers = values[:_HEAD]
     *_, local_read, local_written = block(0)
-    return Counters(kernel.name, *values[: len(_HEAD)], local_read, local_written, tensors)
+    return Counters(kernel.name, groups, barriers, simd_barriers, local_read, local_written, tensors)
