@@ -39,7 +39,6 @@ class Clock:
 
     kind = "cpu"
     flush_bytes = 64 << 20
-    has_peak = False
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -176,7 +175,7 @@ class CudaClock(Clock):
 
     kind = "cuda"
     flush_bytes = 1 << 30
-    has_peak = True
+    _stream: torch.cuda.Stream | None = None
 
     @property
     def name(self) -> str:
@@ -231,7 +230,8 @@ class CudaClock(Clock):
     def _capture(self, call: Call, calls: int) -> Call | None:
         """A replay of the device's part of `calls` calls, or None when they cannot be captured."""
         answers = _Answers()
-        stream = torch.cuda.Stream(self.device)
+        # always the same one: what a contender keeps per stream is then there before the capture
+        stream = self._stream = self._stream or torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             call()
