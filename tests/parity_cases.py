@@ -155,7 +155,7 @@ def modes(n_fft: int) -> list[Case]:
         replace(usual, center=False, windows=True),
         replace(usual, normalized=True, hop_length=max(1, n_fft // 5)),
     ]
-    if n_fft <= 400:
+    if n_fft <= 130:
         cases.append(Case(n_fft, 1, n_fft + 9, batch=2, center=n_fft < 20))
     if n_fft > 4:
         win = n_fft - n_fft // 4 - 1
