@@ -30,10 +30,20 @@ class BoundedCache(Generic[V]):
                 self._items.move_to_end(key)
                 return self._items[key]
             except KeyError:
-                value = self._items[key] = factory()
-                if len(self._items) > self.limit:
-                    self._items.popitem(last=False)
+                value = factory()
+                self.put(key, value)
                 return value
+
+    def find(self, key: Hashable) -> V | None:
+        """The value if it is there, without a lock and without marking it as used."""
+        return self._items.get(key)
+
+    def put(self, key: Hashable, value: V) -> None:
+        with self._lock:
+            self._items[key] = value
+            self._items.move_to_end(key)
+            if len(self._items) > self.limit:
+                self._items.popitem(last=False)
 
     def clear(self) -> None:
         with self._lock:

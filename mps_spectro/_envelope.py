@@ -8,10 +8,7 @@ place, or another one in recycled memory, is never mistaken for it.
 
 from __future__ import annotations
 
-import itertools
-import threading
-import weakref
-from typing import Callable, Hashable, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +17,7 @@ from torch._subclasses import FakeTensor
 
 from . import _reference
 from ._cache import BoundedCache
+from ._derived import capturing, remember
 
 V = TypeVar("V")
 
@@ -55,75 +53,6 @@ def _table(window: Tensor, n_fft: int, hop_length: int, n_frames: int) -> Tensor
     return torch.cat([head, rows.sum(0), tail])
 
 
-# id of a live window -> (weak reference to it, its number)
-_numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
-_next_number = itertools.count()
-_numbers_lock = threading.Lock()
-
-
-def _number(window: Tensor) -> int:
-    """A number that belongs to this tensor alone, also after it is gone and its id has been given to another."""
-    identity = id(window)
-    entry = _numbers.get(identity)
-    if entry is not None and entry[0]() is window:
-        return entry[1]
-
-    def forget(dead: weakref.ref[Tensor]) -> None:
-        known = _numbers.get(identity)
-        if known is not None and known[0] is dead:
-            del _numbers[identity]
-
-    with _numbers_lock:
-        entry = _numbers.get(identity)
-        if entry is None or entry[0]() is not window:
-            entry = _numbers[identity] = (weakref.ref(window, forget), next(_next_number))
-    return entry[1]
-
-
-def _key(window: Tensor) -> tuple[Hashable, ...] | None:
-    """What a window is known by, or None when nothing derived from it may outlive the call."""
-    if (
-        torch.compiler.is_compiling()
-        or type(window) not in (Tensor, torch.nn.Parameter)
-        or window.is_inference()  # has no version
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-    ):
-        return None
-    # work on another stream would have to wait for the table
-    stream = torch._C._cuda_getCurrentRawStream(window.device.index) if window.is_cuda else 0
-    # `window.data = other` changes neither identity nor version
-    return _number(window), window._version, window.data_ptr(), window.dtype, stream
-
-
-class _NotKept(Exception):
-    """Carries a value past the cache."""
-
-
-def _capturing(window: Tensor) -> bool:
-    return window.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
-def _remember(cache: BoundedCache[V], window: Tensor, build: Callable[..., V], *arguments: Hashable) -> V:
-    """build(window, *arguments), kept for as long as the window is what it is."""
-    known = _key(window)
-    if known is None:
-        return build(window, *arguments)
-
-    def build_to_keep() -> V:
-        # a tensor made in inference mode could never be saved for a backward pass later
-        with torch.inference_mode(False), torch.no_grad():
-            value = build(window, *arguments)
-        if _capturing(window):  # computed when the CUDA graph is replayed, not now
-            raise _NotKept(value)
-        return value
-
-    try:
-        return cache.get((known, arguments), build_to_keep)
-    except _NotKept as passing:
-        return passing.args[0]
-
-
 def reciprocal_envelope(
     window: Tensor, n_fft: int, hop_length: int, n_frames: int, dtype: torch.dtype | None = None
 ) -> Tensor:
@@ -137,7 +66,7 @@ def reciprocal_envelope(
     Returns:
         ((n_frames - 1) * hop_length + n_fft,) or the compact (2 * n_fft + hop_length,), without gradient.
     """
-    return _remember(
+    return remember(
         _reciprocals, window, _reciprocal, n_fft, hop_length, _frames_in_table(n_fft, hop_length, n_frames), dtype
     )
 
@@ -159,15 +88,15 @@ def nola_holds(window: Tensor, n_fft: int, hop_length: int, n_frames: int, start
     Reads the window from its device at most once per window, n_fft and hop (for short signals, and n_frames). While a
     graph is being traced or captured the window cannot be read, and the answer is True.
     """
-    if torch.compiler.is_compiling() or isinstance(window, FakeTensor) or _capturing(window):
+    if torch.compiler.is_compiling() or isinstance(window, FakeTensor) or capturing(window):
         return True
 
-    return _remember(_verdicts, window, _decide, n_fft, hop_length, n_frames, start, stop)
+    return remember(_verdicts, window, _decide, n_fft, hop_length, n_frames, start, stop)
 
 
 def _decide(window: Tensor, n_fft: int, hop_length: int, n_frames: int, start: int, stop: int) -> bool:
     frames = _frames_in_table(n_fft, hop_length, n_frames)
-    table = _remember(_on_host, window, _host_table, n_fft, hop_length, frames)
+    table = remember(_on_host, window, _host_table, n_fft, hop_length, frames)
     parts = _parts(table, n_fft, hop_length, n_frames, start, stop)
     return not any(part.min().item() < LOWEST for part in parts if part.numel())
 

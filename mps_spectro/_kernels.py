@@ -1,11 +1,14 @@
-"""Launches the two kernels: arguments of shaders/stft.metal and shaders/istft.metal from those of the ops."""
+"""Launches the kernels: the arguments of the shaders from those of the ops."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+import contextlib
+from contextvars import ContextVar
+from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
+from ._banks import sparse_bank
 from ._cache import BoundedCache
 from ._plan import Plan, make_plan, segments, supported
 from ._runtime import library
@@ -28,6 +31,19 @@ _prepared: BoundedCache[_Prepared] = BoundedCache("prepared kernels", 128)
 _launches: BoundedCache[Launch] = BoundedCache("launches", 512)
 
 
+_run_time_sizes: ContextVar[bool] = ContextVar("mps_spectro_run_time_sizes", default=False)
+
+
+@contextlib.contextmanager
+def run_time_sizes() -> Iterator[None]:
+    """Inside the block every n_fft takes a kernel that is shared by many sizes: for sweeps, which must not compile."""
+    token = _run_time_sizes.set(True)
+    try:
+        yield
+    finally:
+        _run_time_sizes.reset(token)
+
+
 def refusal(dtype: torch.dtype, n_fft: int, hop_length: int) -> str | None:
     """Why no kernel covers these arguments, or None when one does."""
     if dtype != torch.float32:
@@ -42,17 +58,19 @@ def refusal(dtype: torch.dtype, n_fft: int, hop_length: int) -> str | None:
 def _prepare(
     backend: str, name: str, n_fft: int, device: torch.device, extra: tuple[tuple[str, int], ...]
 ) -> _Prepared:
+    swept = _run_time_sizes.get()
+
     def build() -> _Prepared:
-        plan = make_plan(n_fft, name)
+        plan = make_plan(n_fft, "synthesis" if name == "synthesis" else "analysis", swept)
         defines = plan.defines + extra
         compiled = library(backend, _SHADERS[name], defines, device.index or 0)
         kernel = getattr(compiled, name)
         return _Prepared(plan, table_for(plan, device), kernel, _capacity(backend, device, plan, kernel))
 
-    return _prepared.get((backend, name, n_fft, device, extra), build)
+    return _prepared.get((backend, name, n_fft, device, extra, swept), build)
 
 
-_SHADERS = {"analysis": "stft.metal", "synthesis": "istft.metal"}
+_SHADERS = {"analysis": "stft.metal", "synthesis": "istft.metal", "bands": "bands.metal"}
 
 
 def _shape_arguments(plan: Plan) -> tuple[int, ...]:
@@ -91,11 +109,57 @@ def aligned(*tensors: torch.Tensor) -> bool:
     return not any(tensor.data_ptr() % 8 for tensor in tensors)
 
 
+def _frames_arguments(
+    plan: Plan,
+    table: Table,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    env_length: int | None,
+    n_fft: int,
+    hop_length: int,
+    offset: int,
+    pad_mode: str,
+    n_frames: int,
+    ending: tuple[int, int, int, int],
+) -> tuple[int, ...]:
+    """The integers of the kernels that begin with frames of a signal (B, T); `ending`: P_BANDS and the three after."""
+    batch, length = shape
+    per_row = -(-n_frames // plan.frames_per_unit)
+    _check_grid(batch * per_row)
+    full_length = (n_frames - 1) * hop_length + n_fft
+    return (
+        batch * per_row,
+        per_row,
+        n_frames,
+        hop_length,
+        offset,
+        length,
+        *strides,
+        0,
+        n_fft,
+        plan.points,
+        _envelope_mode(env_length, full_length),
+        full_length,
+        *_shape_arguments(plan),
+        _PAD_MODES[pad_mode],
+        *ending,
+        table.untangle_at,
+        table.chirp_at,
+        table.spectrum_at,
+    )
+
+
+def _direct(shape: tuple[int, ...], strides: tuple[int, ...], pairs: bool, n_fft: int, hop: int, offset: int) -> bool:
+    """Whether the samples of a frame may be read as they come: in aligned pairs, or one by one for two odd frames."""
+    even = (shape[0] == 1 or strides[0] % 2 == 0) and hop % 2 == 0 and offset % 2 == 0
+    return strides[1] == 1 and (n_fft % 2 == 1 or (pairs and even))
+
+
 def bind_analysis(
     backend: str,
     device: torch.device,
-    shape: tuple[int, int],
-    strides: tuple[int, int],
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
     pairs: bool,
     env_length: int | None,
     n_fft: int,
@@ -107,43 +171,13 @@ def bind_analysis(
     hermitian: bool,
 ) -> Launch:
     """The launch of analysis for signals (B, T) of these shapes; `pairs`: signal and window are `aligned`."""
-    batch, length = shape
-    row_stride, stride = strides
-    even = (batch == 1 or row_stride % 2 == 0) and hop_length % 2 == 0 and offset % 2 == 0
-    # two frames of odd length at a time are read sample by sample
-    direct = stride == 1 and (n_fft % 2 == 1 or (pairs and even))
+    direct = _direct(shape, strides, pairs, n_fft, hop_length, offset)
     plan, table, kernel, _ = _prepare(backend, "analysis", n_fft, device, (("ALIGNED", int(direct)),))
-    per_row = -(-n_frames // plan.frames_per_unit)
-    units = batch * per_row
-    _check_grid(units)
-    full_length = (n_frames - 1) * hop_length + n_fft
-    integers = (
-        units,
-        per_row,
-        n_frames,
-        hop_length,
-        offset,
-        length,
-        row_stride,
-        stride,
-        0,
-        n_fft,
-        plan.points,
-        _envelope_mode(env_length, full_length),
-        full_length,
-        *_shape_arguments(plan),
-        _PAD_MODES[pad_mode],
-        0,
-        0,
-        0,
-        0,
-        table.untangle_at,
-        table.chirp_at,
-        table.spectrum_at,
-    )
+    sizes = (n_fft, hop_length, offset, pad_mode, n_frames)
+    integers = _frames_arguments(plan, table, shape, strides, env_length, *sizes, (0, 0, 0, 0))
     # both kinds of untangling sum two terms where the mean is meant
     floats = (0.5 * scale, scale if hermitian else 0.5 * scale)
-    return Launch(_bind(kernel, integers, floats, -(-units // plan.slots), plan.group), table.values)
+    return Launch(_bind(kernel, integers, floats, -(-integers[0] // plan.slots), plan.group), table.values)
 
 
 def analysis(
@@ -166,7 +200,7 @@ def analysis(
     env_length = None if env is None else env.shape[0]
     shape = (n_fft, hop_length, offset, pad_mode, n_frames, scale, hermitian)
     key = (backend, x.device, tuple(x.shape), x.stride(), aligned(x, window), env_length, *shape)
-    launch = _launches.get(("analysis", *key), lambda: bind_analysis(*key))
+    launch = _launches.get(("analysis", _run_time_sizes.get(), *key), lambda: bind_analysis(*key))
     launch.run(x, window, window if env is None else env, launch.table, out)
     return out
 
@@ -174,8 +208,8 @@ def analysis(
 def bind_synthesis(
     backend: str,
     device: torch.device,
-    shape: tuple[int, int],
-    strides: tuple[int, int, int],
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
     pairs: bool,
     env_length: int | None,
     n_fft: int,
@@ -192,7 +226,7 @@ def bind_synthesis(
     """
     batch, n_frames = shape
     # the ring of samples stays in registers for hops of whole rows of the last pass
-    rows = segments(make_plan(n_fft, "synthesis"), hop_length) if pairs else 0
+    rows = segments(make_plan(n_fft, "synthesis", _run_time_sizes.get()), hop_length) if pairs else 0
     variant = (("SEGMENTS", rows), ("BINS_CONTIGUOUS", int(strides[1] == 1)))
     plan, table, kernel, capacity = _prepare(backend, "synthesis", n_fft, device, variant)
     folded = pad_mode == "reflect" and offset > 0
@@ -209,7 +243,7 @@ def bind_synthesis(
         inner_begin = max(offset, 2 * offset + 1 if folded else 0, n_fft if mode else 0)
         inner_end = 0 if mode == 1 else min(offset + length, full_length - (n_fft if mode else 0))
         direct = offset % 2 == 0 and (batch == 1 or length % 2 == 0)
-        kind_arguments = (int(direct), inner_begin, inner_end, *(0,) * 8)
+        kind_arguments: tuple[int, ...] = (int(direct), inner_begin, inner_end, *(0,) * 8)
     else:
         kind_arguments = _shape_arguments(plan)
     integers = (
@@ -268,8 +302,76 @@ def synthesis(
     env_length = None if env is None else env.shape[0]
     shape = (n_fft, hop_length, offset, pad_mode, length, scale, hermitian)
     key = (backend, spec.device, (batch, n_frames), strides, aligned(window), env_length, *shape)
-    launch = _launches.get(("synthesis", *key), lambda: bind_synthesis(*key))
+    launch = _launches.get(("synthesis", _run_time_sizes.get(), *key), lambda: bind_synthesis(*key))
     launch.run(spec, window, window if env is None else env, launch.table, out)
+    return out
+
+
+_SCALES = {"linear": 0, "clamp": 1, "add": 2, "log1p": 3}
+_SPARSE = 8  # a bank with at most this many weights per bin is summed in the kernel
+
+
+def _bind_bands(
+    backend: str,
+    device: torch.device,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    pairs: bool,
+    projected: bool,
+    n_bands: int,
+    n_fft: int,
+    hop_length: int,
+    offset: int,
+    pad_mode: str,
+    n_frames: int,
+    scale: float,
+    power: float,
+    eps: float,
+    eps_inside: bool,
+    mode: str,
+    factor: float,
+    floor: float,
+) -> Launch:
+    direct = _direct(shape, strides, pairs, n_fft, hop_length, offset)
+    plan, table, kernel, _ = _prepare(backend, "bands", n_fft, device, (("ALIGNED", int(direct)),))
+    sizes = (n_fft, hop_length, offset, pad_mode, n_frames)
+    ending = (n_bands, int(projected), _SCALES[mode], int(eps_inside))
+    integers = _frames_arguments(plan, table, shape, strides, None, *sizes, ending)
+    floats = (0.5 * scale, 0.5 * scale, power, eps, factor, floor)
+    return Launch(_bind(kernel, integers, floats, -(-integers[0] // plan.slots), plan.group), table.values)
+
+
+def bands(
+    backend: str,
+    x: torch.Tensor,
+    window: torch.Tensor,
+    basis: torch.Tensor | None,
+    n_fft: int,
+    hop_length: int,
+    offset: int,
+    pad_mode: str,
+    n_frames: int,
+    scale: float,
+    power: float,
+    eps: float,
+    eps_inside: bool,
+    mode: str,
+    factor: float,
+    floor: float,
+) -> torch.Tensor | None:
+    """The op `bands` (see _bands.py) by its kernel, or None for a basis that is too dense to be summed there."""
+    bank = None if basis is None else sparse_bank(basis)
+    if bank is not None and bank.weights.numel() > _SPARSE * (n_fft // 2 + 1):
+        return None
+    n_bands = n_fft // 2 + 1 if basis is None else basis.shape[0]
+    out = x.new_empty((x.shape[0], n_frames, n_bands)).transpose(1, 2)
+    if out.numel() == 0:
+        return out
+    rest = (n_fft, hop_length, offset, pad_mode, n_frames, scale, power, eps, eps_inside, mode, factor, floor)
+    key = (backend, x.device, tuple(x.shape), x.stride(), aligned(x, window), bank is not None, n_bands, *rest)
+    launch = _launches.get(("bands", _run_time_sizes.get(), *key), lambda: _bind_bands(*key))
+    ranges, weights = (window, window) if bank is None else (bank.ranges, bank.weights)
+    launch.run(x, window, launch.table, ranges, weights, out)
     return out
 
 

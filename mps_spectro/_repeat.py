@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _backend, _kernels, _route
+from ._cache import BoundedCache
 from ._diagnostics import count_kernel
 from ._envelope import reciprocal_envelope
 
-_LIMIT = 256
-_recipes: dict[Hashable, StftRecipe | IstftRecipe] = {}
+_recipes: BoundedCache[StftRecipe | IstftRecipe] = BoundedCache("repeated calls", 256)
 
 _modes = torch._C._len_torch_dispatch_stack
 _functions = torch._C._len_torch_function_stack
@@ -46,6 +46,7 @@ def key_of(tag: str, input: Tensor, window: Tensor | None, *options: Any) -> Has
         or _tracer() is not None
         or (torch.is_grad_enabled() and (input.requires_grad or (window is not None and window.requires_grad)))
         or input.layout is not torch.strided
+        or input.is_nested
         or input.is_neg()
         or input.is_conj()
         or _backend.disabled()
@@ -53,7 +54,7 @@ def key_of(tag: str, input: Tensor, window: Tensor | None, *options: Any) -> Has
         return None
     of_window = None
     if window is not None:
-        if window.layout is not torch.strided:
+        if window.layout is not torch.strided or window.is_nested or window.is_neg() or window.is_conj():
             return None
         of_window = (window.shape, window.stride(), window.dtype, window.device, window.data_ptr() & 7)
     of_input = (input.shape, input.stride(), input.dtype, input.device, input.data_ptr() & 7)
@@ -67,7 +68,7 @@ def key_of(tag: str, input: Tensor, window: Tensor | None, *options: Any) -> Has
 
 def recipe_of(key: Hashable) -> Any:
     """The recipe that was kept for this key, or None."""
-    return _recipes.get(key)
+    return _recipes.find(key)
 
 
 def _backend_for(tensor: Tensor, n_fft: int, hop_length: int) -> str | None:
@@ -84,14 +85,7 @@ def _plain_window(window: Tensor, n_fft: int) -> bool:
         and window.dtype == torch.float32
         and window.is_contiguous()
         and not window.is_inference()
-        and not window.is_neg()
     )
-
-
-def _keep(key: Hashable, recipe: StftRecipe | IstftRecipe) -> None:
-    if len(_recipes) >= _LIMIT:
-        _recipes.clear()
-    _recipes[key] = recipe
 
 
 class StftRecipe:
@@ -152,7 +146,7 @@ def learn_stft(
         False,
     )
     shape = (*input.shape[:-1], n_fft // 2 + 1, n_frames)
-    _keep(key, StftRecipe(backend, launch, shape, window if is_default else None))
+    _recipes.put(key, StftRecipe(backend, launch, shape, window if is_default else None))
 
 
 class IstftRecipe:
@@ -234,4 +228,4 @@ def learn_istft(
         n_fft**-0.5 if normalized else 1.0 / n_fft,
         True,
     )
-    _keep(key, IstftRecipe(backend, launch, (*input.shape[:-2], length), window, env, is_default))
+    _recipes.put(key, IstftRecipe(backend, launch, (*input.shape[:-2], length), window, env, is_default))

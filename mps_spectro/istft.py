@@ -172,7 +172,8 @@ def inverse(
     Returns:
         (B, length) real, contiguous.
     """
-    pairs, window = torch.view_as_real(resolved(spectrum)), resolved(window)
+    # torch makes the gradient of a real view contiguous: in this layout the kernel has written it so
+    pairs, window = torch.view_as_real(resolved(spectrum).transpose(1, 2)).transpose(1, 2), resolved(window)
     n_frames = spectrum.shape[-1]
     full = _windows.full_size(window, n_fft).to(pairs.dtype)
     differentiable = differentiates(window)

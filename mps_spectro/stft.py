@@ -170,7 +170,8 @@ def transform(
     pairs = call_analysis(signal, window, None, n_fft, hop_length, offset, pad_mode, n_frames, scale, False)
     if onesided and not return_complex:
         return pairs
-    spectrum = torch.view_as_complex(pairs)
+    # torch makes the gradient of a complex view contiguous: in this layout it is already
+    spectrum = torch.view_as_complex(pairs.transpose(1, 2)).transpose(1, 2)
     if not onesided:
         rows = spectrum.transpose(1, 2)
         mirrored = rows[..., 1 : (n_fft + 1) // 2].flip(-1).conj()

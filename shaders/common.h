@@ -37,6 +37,10 @@ inline int quotient(int n, float reciprocal) { return int((float(n) + 0.5f) * re
 #define P_INNER_BEGIN 14   // SEGMENTS: padded positions between these two are no edge: all frames reach them,
 #define P_INNER_END 15     //   nothing is cropped, nothing folded
 #define P_PAD_MODE 24
+#define P_BANDS 25         // BANDS: values in a row of out
+#define P_PROJECTED 26     // BANDS: through a bank, else bins are bands
+#define P_SCALE 27         // BANDS: see bands.h
+#define P_EPSILON_INSIDE 28
 #define P_FIRST_BLOCK 25   // synthesis: hop-sized blocks of output before it are cropped away
 #define P_BLOCKS 26        // synthesis: blocks per item
 #define P_END_BLOCK 27     // synthesis: one past the last block of a row

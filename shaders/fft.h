@@ -76,6 +76,7 @@ inline void pass_gather(thread float2* v, threadgroup const float2* z, int t, in
 }
 
 #if KIND_MIXED
+#define ELEMENTS 1  // data is in threadgroup memory throughout
 
 // Butterfly j of a pass, see pass_dft, from z to registers and from registers to where the next pass reads it.
 template <int R>

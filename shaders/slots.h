@@ -39,3 +39,6 @@ inline Slot find_slot(constant long* p, uint thread_index, uint group_index) {
     slot.unit = existing - slot.row * per_row;
     return slot;
 }
+
+// The (first) frame that a slot of analysis takes.
+inline long first_frame(Slot slot) { return long(slot.unit) * (PAIR ? 2 : 1); }

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
 
-from mps_spectro import _envelope, _reference
+from mps_spectro import _derived, _envelope, _reference
 from mps_spectro._cache import clear_caches
 from mps_spectro._envelope import envelope, nola_holds, reciprocal_envelope
 
@@ -164,25 +164,25 @@ def test_two_windows_in_one_buffer_have_their_own_verdict() -> None:
 
 def test_recycled_ids_are_not_confused() -> None:
     window = torch.ones(8)
-    number = _envelope._number(window)
+    number = _derived._number(window)
     identity = id(window)
-    assert _envelope._number(window) == number
+    assert _derived._number(window) == number
     del window
     gc.collect()
-    assert identity not in _envelope._numbers
+    assert identity not in _derived._numbers
     # an entry whose owner is gone but whose callback has not run yet
     other = torch.ones(8)
-    dead = _envelope.weakref.ref(gone := torch.ones(8))
+    dead = _derived.weakref.ref(gone := torch.ones(8))
     del gone
-    _envelope._numbers[id(other)] = (dead, number)
-    assert _envelope._number(other) != number
+    _derived._numbers[id(other)] = (dead, number)
+    assert _derived._number(other) != number
 
 
 def test_windows_are_not_kept_alive() -> None:
     window = torch.hann_window(16)
     reciprocal_envelope(window, 16, 4, 30)
     nola_holds(window, 16, 4, 30, 8, 100)
-    reference = _envelope.weakref.ref(window)
+    reference = _derived.weakref.ref(window)
     del window
     gc.collect()
     assert reference() is None
@@ -192,7 +192,7 @@ def test_caches_are_bounded() -> None:
     for _ in range(300):
         reciprocal_envelope(torch.ones(8), 8, 2, 30)
     assert len(_envelope._reciprocals) <= _envelope._reciprocals.limit
-    assert len(_envelope._numbers) < 300
+    assert len(_derived._numbers) < 300
 
 
 def test_inference_mode_leaves_nothing_behind() -> None:

@@ -333,3 +333,44 @@ def test_window_gradient_where_the_window_ends_in_zero(route: Any) -> None:
     mps_spectro.istft(spectrum.to(route.device), 16, window=leaf).square().sum().backward()
     torch_istft(wide(spectrum), 16, window=double).square().sum().backward()
     assert error(leaf.grad, double.grad) <= GRADIENT
+
+
+def test_repeated_calls_see_the_negative_bit_of_a_window(route: Any) -> None:
+    x, window = torch.randn(2, 100, device=route.device), torch.hann_window(16, device=route.device)
+    for call in (mps_spectro.stft, torch.stft):
+        with mps_spectro.patch_torch():
+            plain = [call(x, 16, window=window, return_complex=True) for _ in range(3)][-1]
+            negative = [call(x, 16, window=window._neg_view(), return_complex=True) for _ in range(2)][-1]
+        torch.testing.assert_close(negative, -plain, rtol=0, atol=1e-6)
+
+
+def test_repeated_istft_sees_a_window_changed_in_place(route: Any) -> None:
+    window = torch.hann_window(16, device=route.device)
+    x = torch.randn(2, 160, device=route.device)
+    spectrum = mps_spectro.stft(x, 16, window=window)
+    for _ in range(3):
+        back = mps_spectro.istft(spectrum, 16, window=window)
+    torch.testing.assert_close(back.cpu(), x.cpu(), rtol=0, atol=1e-5)
+    window.add_(1.0)
+    expected = torch.istft(spectrum.cpu().to(torch.complex128), 16, window=window.cpu().double())
+    for _ in range(2):
+        changed = mps_spectro.istft(spectrum, 16, window=window)
+    torch.testing.assert_close(changed.cpu().double(), expected, rtol=0, atol=1e-5)
+
+
+def test_repeated_calls_do_not_mix_16_with_16_point_0(route: Any) -> None:
+    x = torch.randn(100, device=route.device)
+    for _ in range(2):
+        mps_spectro.stft(x, 16)
+    with pytest.raises(TypeError):
+        mps_spectro.stft(x, 16.0)  # type: ignore[arg-type]
+
+
+def test_repeated_calls_follow_grad_mode(route: Any) -> None:
+    x, window = torch.randn(2, 100, device=route.device), torch.hann_window(16, device=route.device)
+    for _ in range(2):
+        mps_spectro.stft(x, 16, window=window)
+    trained = x.clone().requires_grad_()
+    assert mps_spectro.stft(trained, 16, window=window).grad_fn is not None
+    with torch.no_grad():
+        assert mps_spectro.stft(trained, 16, window=window).grad_fn is None

@@ -86,14 +86,8 @@ def test_one_dispatch_per_call(figures: dict[str, dict[str, Any]], call: str) ->
     [
         "stft",
         "istft",
-        pytest.param(
-            "stft backward",
-            marks=pytest.mark.xfail(strict=True, reason="torch's gradient of view_as_complex copies the spectrum"),
-        ),
-        pytest.param(
-            "istft backward",
-            marks=pytest.mark.xfail(strict=True, reason="torch's gradient of view_as_real copies the spectrum"),
-        ),
+        "stft backward",
+        "istft backward",
     ],
 )
 def test_torch_runs_no_kernel_beside_ours(figures: dict[str, dict[str, Any]], call: str) -> None:
