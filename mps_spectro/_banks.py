@@ -13,30 +13,42 @@ from ._derived import remember
 _banks: BoundedCache[SparseBank] = BoundedCache("sparse banks", 64)
 
 
+LANES = 32  # bands whose weights lie side by side, because neighbouring threads read them together
+
+
 class SparseBank(NamedTuple):
-    """`ranges` (n_bands, 3) int32: first bin, number of bins, place of its first weight in `weights`."""
+    """Runs of weights, one for each band.
+
+    `ranges` (n_bands, 3) int32: first bin, number of bins, place of its first weight in `weights`; its next weights
+    follow LANES apart.
+    """
 
     ranges: Tensor
     weights: Tensor
 
 
 def sparse_bank(basis: Tensor) -> SparseBank:
-    """The ranges of a bank (n_bands, n_bins); reads it from its device once as long as it does not change."""
+    """The runs of a bank (n_bands, n_bins); reads it from its device once as long as it does not change."""
     return remember(_banks, basis, _build)
 
 
 def _build(basis: Tensor) -> SparseBank:
     host = basis.detach().to("cpu", torch.float32)
+    n_bands, n_bins = host.shape
     filled = host != 0
-    n_bins = host.shape[1]
-    places = torch.arange(n_bins)
-    first = torch.where(filled, places, n_bins).amin(1).clamp(max=n_bins - 1)
-    last = torch.where(filled, places, -1).amax(1)
-    counts = (last - first + 1).clamp(min=0)
-    inside = (places >= first[:, None]) & (places < (first + counts)[:, None])
-    starts = counts.cumsum(0) - counts
-    ranges = torch.stack([first, counts, starts], 1).to(torch.int32)
-    weights = host[inside]
-    if weights.numel() == 0:  # a kernel wants something to point at
-        weights = torch.zeros(1)
+    bins = torch.arange(n_bins)
+    first = torch.where(filled, bins, n_bins).amin(1).clamp(max=n_bins - 1)
+    counts = (torch.where(filled, bins, -1).amax(1) - first + 1).clamp(min=0)
+    groups = -(-n_bands // LANES)
+    widths = torch.nn.functional.pad(counts, (0, groups * LANES - n_bands)).view(groups, LANES).amax(1)
+    starts = (widths.cumsum(0) - widths) * LANES
+    lanes = torch.arange(n_bands)
+    places = starts[lanes // LANES] + lanes % LANES
+    weights = torch.zeros(max(1, int(widths.sum()) * LANES))
+    steps = torch.arange(int(widths.max())) if n_bands else bins[:0]
+    inside = steps < counts[:, None]
+    weights[(places[:, None] + LANES * steps)[inside]] = host.gather(1, (first[:, None] + steps).clamp(max=n_bins - 1))[
+        inside
+    ]
+    ranges = torch.stack([first, counts, places], 1).to(torch.int32)
     return SparseBank(ranges.to(basis.device), weights.to(basis.device))

@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
-from ._banks import sparse_bank
+from ._banks import LANES, sparse_bank
 from ._cache import BoundedCache
 from ._plan import Plan, make_plan, segments, supported
 from ._runtime import library
@@ -361,7 +361,7 @@ def bands(
 ) -> torch.Tensor | None:
     """The op `bands` (see _bands.py) by its kernel, or None for a basis that is too dense to be summed there."""
     bank = None if basis is None else sparse_bank(basis)
-    if bank is not None and bank.weights.numel() > _SPARSE * (n_fft // 2 + 1):
+    if bank is not None and bank.weights.numel() > _SPARSE * (n_fft // 2 + LANES):
         return None
     n_bands = n_fft // 2 + 1 if basis is None else basis.shape[0]
     out = x.new_empty((x.shape[0], n_frames, n_bands)).transpose(1, 2)

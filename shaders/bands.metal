@@ -2,11 +2,13 @@
 // bands, and those are scaled and written.
 //   S[k] = |X[k]|^power, with an epsilon under the root or behind it;  M[m] = sum_k basis[m, k] S[k]
 //   out[row, f, m] = M, or factor * log of it
-// `ranges` has first bin, number of bins and place in `weights` of each band: banks are sparse. No bands: bins are bands.
+// `ranges` has first bin, number of bins and place in `weights` of each band: banks are sparse. The weights of LANES bands
+// lie side by side, because neighbouring threads read them together. Without a bank bins are bands.
 
 #include "common.h"
 #include "analysis.h"
 
+#define LANES 32
 #define SCALE_LINEAR 0
 #define SCALE_CLAMP 1  // factor * log(max(M, floor))
 #define SCALE_ADD 2    // factor * log(M + floor)
@@ -101,7 +103,7 @@ inline void write_bands(device float* row, threadgroup const float* power, devic
             const int count = ranges[3 * m + 1];
             device const float* weight = weights + ranges[3 * m + 2];
             float sum = 0.0f;
-            for (int i = 0; i < count; ++i) { sum += weight[i] * first[i]; }
+            for (int i = 0; i < count; ++i) { sum += weight[LANES * i] * first[i]; }
             row[m] = band_scale(sum, p, q);
         }
     }
