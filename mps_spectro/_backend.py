@@ -10,6 +10,12 @@ from typing import Iterator
 BACKENDS = ("auto", "metal", "cuda", "host", "torch")
 _BY_DEVICE = {"mps": "metal", "cuda": "cuda", "cpu": "torch"}
 _DEVICE_OF = {"metal": "mps", "cuda": "cuda", "host": "cpu"}
+try:  # the mapping that os.environ wraps: the wrapper's own look-up of a missing name takes longer than a launch
+    _environment = os.environ._data.get  # type: ignore[attr-defined]
+    _DISABLE, _BACKEND = (os.environ.encodekey(name) for name in ("MPS_SPECTRO_DISABLE", "MPS_SPECTRO_BACKEND"))  # type: ignore[attr-defined]
+except AttributeError:
+    _environment = os.environ.get
+    _DISABLE, _BACKEND = "MPS_SPECTRO_DISABLE", "MPS_SPECTRO_BACKEND"
 _chosen: ContextVar[str | None] = ContextVar("mps_spectro_backend", default=None)
 
 
@@ -54,6 +60,11 @@ def select(device_type: str) -> str:
 def explicit() -> bool:
     """True when a kernel backend was asked for by name, so a failure must be an error and not a fallback."""
     return requested() in _DEVICE_OF
+
+
+def settings() -> tuple[object, ...]:
+    """Everything that `select` depends on but the device, unread: two calls with equal settings select alike."""
+    return _chosen.get(), _environment(_DISABLE), _environment(_BACKEND)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ SIMD_WIDTH = 32
 _MIXED_RADICES = (13, 11, 7, 5, 3, 8, 4, 2)
 # One larger prime factor is cheaper as a plain sum than as a convolution up to about here; it takes a second buffer.
 LARGEST_PRIME = 127
-PRIME_TILE = 4  # pairs of results that a thread sums together, as in shaders/fft.h
+PRIME_TILE = 5  # pairs of results that a thread sums together, as in shaders/fft.h
 _PRIMES = tuple(n for n in range(17, LARGEST_PRIME + 1) if all(n % d for d in range(2, 12)))
 _COMPLEX_BYTES = 8
 

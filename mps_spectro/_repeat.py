@@ -25,6 +25,7 @@ _modes = torch._C._len_torch_dispatch_stack
 _functions = torch._C._len_torch_function_stack
 _transforms = torch._C._are_functorch_transforms_active
 _tracer = torch._C._get_tracing_state
+_settings = _backend.settings
 
 
 def key_of(tag: str, input: Tensor, window: Tensor | None, *options: Any) -> Hashable | None:
@@ -32,11 +33,7 @@ def key_of(tag: str, input: Tensor, window: Tensor | None, *options: Any) -> Has
 
     The options' types are in it, because 16 == 16.0 and True == 1.
     """
-    if (
-        torch.compiler.is_compiling()
-        or type(input) is not Tensor
-        or (window is not None and type(window) is not Tensor)
-    ):
+    if torch.compiler.is_compiling() or type(input) is not Tensor:
         return None
     if (
         _modes()
@@ -44,31 +41,45 @@ def key_of(tag: str, input: Tensor, window: Tensor | None, *options: Any) -> Has
         or _transforms()
         or forward_ad._current_level >= 0
         or _tracer() is not None
-        or (torch.is_grad_enabled() and (input.requires_grad or (window is not None and window.requires_grad)))
+        or (input.requires_grad and torch.is_grad_enabled())
         or input.layout is not torch.strided
         or input.is_nested
         or input.is_neg()
         or input.is_conj()
-        or _backend.disabled()
     ):
         return None
-    of_window = None
+    of_window: Any = None
     if window is not None:
-        if window.layout is not torch.strided or window.is_nested or window.is_neg() or window.is_conj():
+        if (
+            type(window) is not Tensor
+            or window.layout is not torch.strided
+            or window.is_nested
+            or window.is_neg()
+            or window.is_conj()
+            or (window.requires_grad and torch.is_grad_enabled())
+        ):
             return None
         of_window = (window.shape, window.stride(), window.dtype, window.device, window.data_ptr() & 7)
-    of_input = (input.shape, input.stride(), input.dtype, input.device, input.data_ptr() & 7)
-    key = (tag, _backend.requested(), of_input, of_window, options, tuple(map(type, options)))
-    try:
-        hash(key)
-    except TypeError:
-        return None
-    return key
+    return (
+        tag,
+        _settings(),
+        input.shape,
+        input.stride(),
+        input.dtype,
+        input.device,
+        input.data_ptr() & 7,
+        of_window,
+        options,
+        tuple(map(type, options)),
+    )
 
 
 def recipe_of(key: Hashable) -> Any:
     """The recipe that was kept for this key, or None."""
-    return _recipes.find(key)
+    try:
+        return _recipes.find(key)
+    except TypeError:  # an option that cannot be hashed, which the long way refuses
+        return None
 
 
 def _backend_for(tensor: Tensor, n_fft: int, hop_length: int) -> str | None:

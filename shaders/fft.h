@@ -140,7 +140,7 @@ inline void mixed_pass(threadgroup float2* z, threadgroup float2* other, device 
 // A first pass whose radix is any odd prime, from z to `out`: the sums of a DFT of real symmetry, PRIME_TILE pairs of
 // results at a time. Row i - 1 of `roots` holds exp(-2 pi i i k / prime) for k = 1, 2, .. PRIME_TILE * tiles. A barrier
 // behind it.
-#define PRIME_TILE 4
+#define PRIME_TILE 5
 inline void prime_pass(threadgroup const float2* z, threadgroup float2* out, device const float2* roots, int prime,
                        int t, int threads, int points) {
     const int count = points / prime;
