@@ -10,7 +10,7 @@ import torch
 
 from ._banks import LANES, sparse_bank
 from ._cache import BoundedCache
-from ._plan import Plan, make_plan, segments, supported
+from ._plan import Plan, make_plan, segments, staged, supported
 from ._runtime import library
 from ._tables import Table, table_for
 
@@ -56,18 +56,24 @@ def refusal(dtype: torch.dtype, n_fft: int, hop_length: int) -> str | None:
 
 
 def _prepare(
-    backend: str, name: str, n_fft: int, device: torch.device, extra: tuple[tuple[str, int], ...]
+    backend: str,
+    name: str,
+    n_fft: int,
+    device: torch.device,
+    extra: tuple[tuple[str, int], ...],
+    bins_apart: bool = False,
 ) -> _Prepared:
     swept = _run_time_sizes.get()
 
     def build() -> _Prepared:
         plan = make_plan(n_fft, "synthesis" if name == "synthesis" else "analysis", swept)
+        plan = staged(plan) if bins_apart else plan
         defines = plan.defines + extra
         compiled = library(backend, _SHADERS[name], defines, device.index or 0)
         kernel = getattr(compiled, name)
         return _Prepared(plan, table_for(plan, device), kernel, _capacity(backend, device, plan, kernel))
 
-    return _prepared.get((backend, name, n_fft, device, extra, swept), build)
+    return _prepared.get((backend, name, n_fft, device, extra, bins_apart, swept), build)
 
 
 _SHADERS = {"analysis": "stft.metal", "synthesis": "istft.metal", "bands": "bands.metal"}
@@ -228,7 +234,8 @@ def bind_synthesis(
     # the ring of samples stays in registers for hops of whole rows of the last pass
     rows = segments(make_plan(n_fft, "synthesis", _run_time_sizes.get()), hop_length) if pairs else 0
     variant = (("SEGMENTS", rows), ("BINS_CONTIGUOUS", int(strides[1] == 1)))
-    plan, table, kernel, capacity = _prepare(backend, "synthesis", n_fft, device, variant)
+    apart = rows > 0 and strides[1] != 1 and strides[2] == 1
+    plan, table, kernel, capacity = _prepare(backend, "synthesis", n_fft, device, variant, apart)
     folded = pad_mode == "reflect" and offset > 0
     first_block = 0 if folded else offset // hop_length
     end_block = -(-(length + (2 * offset if folded else offset)) // hop_length)

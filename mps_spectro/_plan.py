@@ -9,7 +9,7 @@ frame of even length is one complex transform of half the length; two frames of 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_THREADS = 1024
 MAX_MEMORY = 32768
@@ -165,6 +165,7 @@ def _static_plan(
         "SIMD_BARRIER": int(SIMD_WIDTH % threads == 0),
         "RING": _ring(longest, threads),
         "MIRRORED": int(mirrored),
+        "STAGED": 0,
         "RESIDENT": resident,
     }
     return Plan(
@@ -204,6 +205,7 @@ def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -
         "PING_PONG": int(ping_pong),
         "RING": (ELEMENTS // 2 if ping_pong else 11) * (1 if pair else 2),
         "MIRRORED": 0,
+        "STAGED": 0,
         "RESIDENT": resident,
     }
     return Plan(
@@ -228,6 +230,37 @@ def segments(plan: Plan, hop_length: int) -> int:
     if not plan.mirrored or hop_length > plan.n_fft or hop_length * plan.radices[-1] % plan.n_fft:
         return 0
     return hop_length * plan.radices[-1] // plan.n_fft
+
+
+@functools.lru_cache(maxsize=64)
+def staged(plan: Plan) -> Plan:
+    """The plan of a synthesis that fetches several frames at a time into threadgroup memory, or the same plan.
+
+    For spectra with frames side by side, of which a transaction always brings more than one.
+    """
+    for frames in (4, 2):
+        slot_size = dict(plan.defines)["SLOT_SIZE"] + frames * (plan.points + 4)
+        fitting = MAX_MEMORY // (slot_size * _COMPLEX_BYTES)
+        slots = min(fitting, max(1, SIMD_WIDTH // plan.threads))
+        if slots >= 1 and (plan.threads >= SIMD_WIDTH or slots * plan.threads == SIMD_WIDTH):
+            group = slots * plan.threads
+            changed = {
+                "SLOTS": slots,
+                "GROUP": group,
+                "SLOT_SIZE": slot_size,
+                "EXCHANGE": slots * slot_size,
+                "RESIDENT": max(1, 384 // group),
+                "STAGED": frames,
+            }
+            return replace(
+                plan,
+                slots=slots,
+                group=group,
+                exchange=slots * slot_size,
+                resident=changed["RESIDENT"],
+                defines=tuple({**dict(plan.defines), **changed}.items()),
+            )
+    return plan
 
 
 @functools.lru_cache(maxsize=512)

@@ -45,9 +45,13 @@ inline threadgroup float2* transform_frame(thread float2* v, threadgroup float2*
     const uint per_row = uint(p[P_UNITS_PER_ROW]);
     const uint first = group_index * uint(SLOTS);
     const uint last = min(first + uint(SLOTS), uint(p[P_UNITS])) - 1u;
-    const long first_start = long(first % per_row) * hop - p[P_OFFSET];
-    const long last_end = long(last % per_row) * hop - p[P_OFFSET] + n_fft;
-    if (first / per_row == last / per_row && first_start >= 0 && last_end <= p[P_LENGTH]) {
+    const long first_start = long(first % per_row) * hop;
+    const long last_end = long(last % per_row) * hop + n_fft;
+    const bool inside = first_start >= p[P_OFFSET] && last_end <= p[P_OFFSET] + p[P_LENGTH];
+    // away from both ends the envelope only depends on the place in the hop
+    const bool periodic = p[P_ENVELOPE] == 0 || (p[P_ENVELOPE] == 2 && first_start >= n_fft &&
+                                                 last_end <= p[P_FULL_LENGTH] - n_fft);
+    if (first / per_row == last / per_row && inside && periodic) {
         const int count = POINTS / RADIX_0;
 #if ALIGNED
         device const float2* samples = (device const float2*)(row + (start - p[P_OFFSET]));
@@ -73,8 +77,6 @@ inline threadgroup float2* transform_frame(thread float2* v, threadgroup float2*
             }
         }
         if (p[P_ENVELOPE] != 0) {
-            // away from both ends the envelope only depends on the place in the hop
-            const bool inner = p[P_ENVELOPE] == 2 && start >= n_fft && start + n_fft <= p[P_FULL_LENGTH] - n_fft;
             device const float* period = env + n_fft;
             const float inverse_hop = 1.0f / float(hop);
             UNROLL
@@ -84,9 +86,8 @@ inline threadgroup float2* transform_frame(thread float2* v, threadgroup float2*
                     const int n = 2 * (t + b * THREADS + i * count);
                     if (n < n_fft) {
                         const int at = n - int(hop) * quotient(n, inverse_hop);
-                        const int next = at + 1 == int(hop) ? 0 : at + 1;
-                        v[b * RADIX_0 + i].x *= inner ? period[at] : envelope_at(env, p, start + n);
-                        v[b * RADIX_0 + i].y *= inner ? period[next] : envelope_at(env, p, start + n + 1);
+                        v[b * RADIX_0 + i].x *= period[at];
+                        v[b * RADIX_0 + i].y *= period[at + 1 == int(hop) ? 0 : at + 1];
                     }
                 }
             }
@@ -113,9 +114,12 @@ inline threadgroup float2* transform_frame(thread float2* v, threadgroup float2*
     const long stride = p[P_STRIDE_1];
 #endif
     device const float* samples = row + behind * stride;
+#if PAIR
+    device const float* later = samples + hop * stride;
+#endif
     for (int n = t; n < points && interior; n += threads) {
 #if PAIR
-        const float second = frame + 1 < frames ? samples[(int(hop) + n) * stride] : 0.0f;
+        const float second = frame + 1 < frames ? later[n * stride] : 0.0f;
         z[n] = make_c(window[n] * samples[n * stride], window[n] * second);
 #elif ALIGNED
         const float2 sample = ((device const float2*)samples)[n];

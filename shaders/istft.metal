@@ -4,7 +4,7 @@
 // One slot of threads makes P_BLOCKS blocks of `hop` samples in order of time. It transforms the frames that reach into
 // them, the P_HALO earlier ones again, and adds them in a ring of n_fft samples spread over the registers of its threads:
 // no atomics, and the same sum in every run. SEGMENTS > 0: hop is that many rows of the last pass, so that what a thread
-// computes falls on what it has accumulated, and a finished block leaves straight from registers.
+// computes falls on what it has accumulated, and a finished block leaves straight from registers. STAGED: see below.
 #include "common.h"
 #define MIRROR_FIRST MIRRORED
 #define MIRROR_LAST 0
@@ -32,10 +32,15 @@ inline float2 real_bin(float2 a, constant float* q) { return make_c(a.x * q[0], 
 
 #if MIRRORED
 // One frame's spectrum in the registers of the first pass; pairs as in pair_bin.
-inline void load_mirrored(thread float2* v, device const float2* bins, long bin_stride, device const float2* untangle,
-                          constant float* q, int t, bool exists) {
-#if BINS_CONTIGUOUS
-    const long stride = 1;
+inline void load_mirrored(thread float2* v,
+#if STAGED
+                          threadgroup const float2* bins,
+#else
+                          device const float2* bins,
+#endif
+                          long bin_stride, device const float2* untangle, constant float* q, int t, bool exists) {
+#if BINS_CONTIGUOUS || STAGED
+    const int stride = 1;
 #else
     const long stride = bin_stride;
 #endif
@@ -70,6 +75,22 @@ inline void load_mirrored(thread float2* v, device const float2* bins, long bin_
         v[8 + i] = zero ? next : pairs[7 - i].far;
     }
 }
+#if STAGED
+// Where bins lie far apart and frames side by side, STAGED frames are fetched together, a few neighbouring values per bin
+// and memory transaction, and turned round in threadgroup memory. A barrier behind it.
+#define TILE_PITCH (POINTS + 4)  // four banks of 8 bytes from one frame to the next
+inline void stage_frames(threadgroup float2* tile, device const float2* row, constant long* p, int t, long frame) {
+    const long frames = p[P_FRAMES];
+    const int f = t % STAGED;
+    const bool exists = frame + f >= 0 && frame + f < frames;
+    device const float2* value = row + (frame + f) + (t / STAGED) * p[P_STRIDE_2];
+    for (int k = t / STAGED; k <= POINTS; k += THREADS / STAGED) {
+        if (exists) { tile[f * TILE_PITCH + k] = *value; }
+        value += (THREADS / STAGED) * p[P_STRIDE_2];
+    }
+    SLOT_BARRIER();
+}
+#endif
 #else
 // One frame's spectrum in z; PAIR: two frames, the second as the imaginary part.
 inline void load_spectrum(threadgroup float2* z, device const float2* bins, device const float2* table,
@@ -125,8 +146,9 @@ inline void emit(device float* row, constant long* p, long i, float value, int p
     } else if (phase == 1) {
         if (target >= 0 && target < length) { row[target] = target >= 1 && target <= offset ? row[target] + value : value; }
     } else {
+        // no further than the padding: what mirrors beyond it belongs to other items
         const long mirrored = 2 * (length - 1) - target;
-        if (target >= length && mirrored >= 0) { row[mirrored] = row[mirrored] + value; }
+        if (target >= length && target < length + offset) { row[mirrored] = row[mirrored] + value; }
     }
 }
 
@@ -215,7 +237,13 @@ kernel void synthesis(
         const bool exists = block >= 0 && block < frames;
         const bool wanted = slot.active && block >= first_block && block < end_block;
         float2 v[ELEMENTS];
+#if STAGED
+        threadgroup float2* tile = z + SLOT_SIZE - STAGED * TILE_PITCH;
+        if (step % STAGED == 0) { stage_frames(tile, spec_row, p, t, block); }
+        threadgroup const float2* bins = tile + int(step % STAGED) * TILE_PITCH;
+#else
         device const float2* bins = spec_row + block * p[P_STRIDE_1];
+#endif
         load_mirrored(v, bins, p[P_STRIDE_2], table + p[P_UNTANGLE_AT], q, t, exists);
         fft_registers(v, z, table, t);
         if (exists) {
