@@ -3,8 +3,10 @@
 `patch_torch()` makes a program that was written for torch use them; `stft` and `istft` can be called directly.
 """
 
+from . import _bands  # noqa: F401  its ops
 from ._backend import use_backend
 from ._diagnostics import diagnostics
+from .filters import amplitude_to_db, melscale_fbanks
 from .patch import patch_torch
 
 # after everything that imports these modules: the functions take the names that their modules had on the package
@@ -12,4 +14,13 @@ from .istft import istft  # isort: skip
 from .stft import stft  # isort: skip
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "diagnostics", "istft", "patch_torch", "stft", "use_backend"]
+__all__ = [
+    "__version__",
+    "amplitude_to_db",
+    "diagnostics",
+    "istft",
+    "melscale_fbanks",
+    "patch_torch",
+    "stft",
+    "use_backend",
+]
