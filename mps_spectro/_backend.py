@@ -12,7 +12,7 @@ _BY_DEVICE = {"mps": "metal", "cuda": "cuda", "cpu": "torch"}
 _DEVICE_OF = {"metal": "mps", "cuda": "cuda", "host": "cpu"}
 try:  # the mapping that os.environ wraps: the wrapper's own look-up of a missing name takes longer than a launch
     _environment = os.environ._data.get  # type: ignore[attr-defined]
-    _DISABLE, _BACKEND = (os.environ.encodekey(name) for name in ("MPS_SPECTRO_DISABLE", "MPS_SPECTRO_BACKEND"))  # type: ignore[attr-defined]
+    _DISABLE, _BACKEND = map(os.environ.encodekey, ("MPS_SPECTRO_DISABLE", "MPS_SPECTRO_BACKEND"))
 except AttributeError:
     _environment = os.environ.get
     _DISABLE, _BACKEND = "MPS_SPECTRO_DISABLE", "MPS_SPECTRO_BACKEND"

@@ -241,7 +241,9 @@ def bind_synthesis(
     end_block = -(-(length + (2 * offset if folded else offset)) // hop_length)
     # an item owns all of an edge that folds back
     least = (2 * offset) // hop_length + 2 if folded else 1
-    per_row, blocks = _items(capacity, batch, end_block - first_block, least)
+    row_blocks = end_block - first_block
+    halo = -(-n_fft // hop_length) - 1
+    per_row, blocks = _items(row_blocks, least, _wanted_blocks(plan, capacity, batch, row_blocks, halo))
     items = batch * per_row
     _check_grid(items)
     full_length = (n_frames - 1) * hop_length + n_fft
@@ -272,7 +274,7 @@ def bind_synthesis(
         first_block,
         blocks,
         end_block,
-        -(-n_fft // hop_length) - 1,
+        halo,
         table.untangle_at,
         table.chirp_at,
         table.spectrum_at,
@@ -406,15 +408,25 @@ def _capacity(backend: str, device: torch.device, plan: Plan, kernel: Any) -> in
     return groups * plan.slots
 
 
-def _items(capacity: int, batch: int, row_blocks: int, least: int) -> tuple[int, int]:
+def _wanted_blocks(plan: Plan, capacity: int, batch: int, row_blocks: int, halo: int) -> int:
+    """Hops per item. Every item repeats the frames that reach into it from before.
+
+    So items are as long as a device that takes `capacity` of them at a time allows, in whole waves. Where frames lie
+    side by side it is the other way round: short items, so that neighbours read the same memory at the same time.
+    """
+    if plan.staged:
+        tiles = max(1, -(-2 * halo // plan.staged))
+        return max(1, tiles * plan.staged - halo)
+    waves = max(1, round(batch * row_blocks / (capacity * _ITEM_BLOCKS)))
+    return -(-row_blocks // max(1, capacity * waves // batch))
+
+
+def _items(row_blocks: int, least: int, wanted: int) -> tuple[int, int]:
     """Into how many items a row is cut, and the hops of each but the last, which takes the rest.
 
-    Every item repeats the frames that reach into it from before, so items are as long as a device that takes
-    `capacity` of them at a time allows, in whole waves. The first and the last must have `least` hops.
+    The first and the last must have `least` hops.
     """
-    waves = max(1, round(batch * row_blocks / (capacity * _ITEM_BLOCKS)))
-    count = min(row_blocks, max(1, capacity * waves // batch))
-    blocks = min(row_blocks, max(least, -(-row_blocks // count)))
+    blocks = min(row_blocks, max(least, wanted))
     count = -(-row_blocks // blocks)
     if count > 1 and row_blocks - (count - 1) * blocks < least:
         count -= 1

@@ -48,9 +48,6 @@ _RADIX_PASSES = {
 }
 # Convolution lengths of the chirp transform; first and last radix agree, so its product needs no exchange.
 _BLUESTEIN_PASSES = {
-    64: (8, 8),
-    128: (8, 2, 8),
-    256: (16, 16),
     512: (8, 8, 8),
     1024: (8, 16, 8),
     2048: (16, 8, 16),
@@ -76,6 +73,7 @@ class Plan:
     mirrored: bool
     resident: int  # groups that should fit a multiprocessor, a bound on registers where a compiler takes one
     defines: tuple[tuple[str, int], ...]
+    staged: int = 0  # frames that synthesis fetches at a time, see `staged`
 
     @property
     def memory(self) -> int:
@@ -259,6 +257,7 @@ def staged(plan: Plan) -> Plan:
                 exchange=slots * slot_size,
                 resident=changed["RESIDENT"],
                 defines=tuple({**dict(plan.defines), **changed}.items()),
+                staged=frames,
             )
     return plan
 

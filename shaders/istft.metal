@@ -83,10 +83,21 @@ inline void stage_frames(threadgroup float2* tile, device const float2* row, con
     const long frames = p[P_FRAMES];
     const int f = t % STAGED;
     const bool exists = frame + f >= 0 && frame + f < frames;
-    device const float2* value = row + (frame + f) + (t / STAGED) * p[P_STRIDE_2];
-    for (int k = t / STAGED; k <= POINTS; k += THREADS / STAGED) {
-        if (exists) { tile[f * TILE_PITCH + k] = *value; }
-        value += (THREADS / STAGED) * p[P_STRIDE_2];
+    const int apart = THREADS / STAGED;
+    device const float2* bins = row + (frame + f);
+    const long stride = p[P_STRIDE_2];
+    for (int first = t / STAGED; first <= POINTS; first += ELEMENTS * apart) {
+        float2 values[ELEMENTS];  // many transactions under way at a time
+        UNROLL
+        for (int i = 0; i < ELEMENTS; ++i) {
+            const int k = first + i * apart;
+            if (exists && k <= POINTS) { values[i] = bins[k * stride]; }
+        }
+        UNROLL
+        for (int i = 0; i < ELEMENTS; ++i) {
+            const int k = first + i * apart;
+            if (exists && k <= POINTS) { tile[f * TILE_PITCH + k] = values[i]; }
+        }
     }
     SLOT_BARRIER();
 }

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import IN_CI
+from fences import forget_launches
 
 from mps_spectro import _kernels
 from mps_spectro._plan import make_plan, segments
@@ -410,7 +411,7 @@ def test_our_shaders_pass_every_check(
     monkeypatch.setattr(
         _kernels, "library", lambda backend, shader, defines, device: host.compile_source(assemble(shader, defines))
     )
-    _kernels._prepared.clear()
+    forget_launches()
     try:
         window = torch.hann_window(n_fft)
         x = torch.randn(2, 4 * n_fft + 37)
@@ -423,5 +424,11 @@ def test_our_shaders_pass_every_check(
         # the adjoint: <A x, A x> = <x, A^T A x>
         left, right = (spec.double() ** 2).sum(), (x.double() * back.double()).sum()
         assert abs(left - right) < 1e-5 * abs(left)
+        centres = torch.arange(1, 8)[:, None] * (n_fft // 16)
+        bank = (1 - (torch.arange(n_fft // 2 + 1) - centres).abs() / max(1, n_fft // 16)).clamp(min=0.0)
+        shape = (n_fft, hop, n_fft // 2, pad_mode, frames, 1.0)
+        bands = _kernels.bands("host", x, window, bank, *shape, 2.0, 0.0, False, "linear", 1.0, 0.0)
+        exact = bank.double() @ expected.square().sum(-1)
+        assert bands is not None and (bands - exact).abs().max() < 2e-6 * exact.abs().max()
     finally:
-        _kernels._prepared.clear()
+        forget_launches()
