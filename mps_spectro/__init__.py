@@ -3,10 +3,16 @@
 `patch_torch()` makes a program that was written for torch use them; `stft` and `istft` can be called directly.
 """
 
-from . import _bands  # noqa: F401  its ops
 from ._backend import use_backend
 from ._diagnostics import diagnostics
+from .dynamic import DynamicMelSpectrogramTransform, dynamic_mel_spectrogram, dynamic_spectrogram
 from .filters import amplitude_to_db, melscale_fbanks
+from .mel import (
+    CompatMelSpectrogramTransform,
+    LogMelSpectrogramTransform,
+    MelSpectrogramTransform,
+    mel_spectrogram,
+)
 from .patch import patch_torch
 
 # after everything that imports these modules: the functions take the names that their modules had on the package
@@ -15,10 +21,17 @@ from .stft import stft  # isort: skip
 
 __version__ = "0.1.0"
 __all__ = [
+    "CompatMelSpectrogramTransform",
+    "DynamicMelSpectrogramTransform",
+    "LogMelSpectrogramTransform",
+    "MelSpectrogramTransform",
     "__version__",
     "amplitude_to_db",
     "diagnostics",
+    "dynamic_mel_spectrogram",
+    "dynamic_spectrogram",
     "istft",
+    "mel_spectrogram",
     "melscale_fbanks",
     "patch_torch",
     "stft",

@@ -55,15 +55,16 @@ def _build(
     mel_scale: str,
     convention: str,
     n_fft: int,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """The bank in float32 on the CPU, by the arithmetic of the library whose convention it is."""
+    """The bank in float32, by the arithmetic of the library whose convention it is."""
     dtype = torch.float64 if convention == "librosa" else torch.float32
     ends = (_hz_to_mel(f_min, mel_scale), _hz_to_mel(f_max, mel_scale))
-    corners = _mel_to_hz(torch.linspace(*ends, n_mels + 2, dtype=dtype, device="cpu"), mel_scale)
+    corners = _mel_to_hz(torch.linspace(*ends, n_mels + 2, dtype=dtype, device=device), mel_scale)
     if convention == "librosa":
-        bins = torch.arange(n_freqs, dtype=dtype, device="cpu") / (n_fft * (1.0 / sample_rate))
+        bins = torch.arange(n_freqs, dtype=dtype, device=device) / (n_fft * (1.0 / sample_rate))
     else:
-        bins = torch.linspace(0, sample_rate // 2, n_freqs, dtype=dtype, device="cpu")
+        bins = torch.linspace(0, sample_rate // 2, n_freqs, dtype=dtype, device=device)
     bank = _triangles(bins, corners).float()
     if norm == "slaney":
         bank = (bank * (2.0 / (corners[2:] - corners[:-2]))[:, None]).float()
@@ -98,7 +99,9 @@ def mel_bank(
         raise ArgumentError(f"f_min and f_max must be 0 <= f_min < f_max, got {f_min} and {f_max}")
     shape = (n_freqs, f_min, f_max, n_mels, sample_rate, norm, mel_scale, convention, n_fft or 2 * (n_freqs - 1))
     if traced():
-        return _build(*shape).to(device, dtype)
+        # in the graph: on the device of the signal, unless that has no float64
+        place = "cpu" if torch.device(device).type == "mps" and convention == "librosa" else device
+        return _build(*shape, place).to(device, dtype)
 
     def make() -> Tensor:
         # an inference tensor must not reach a later training step
@@ -168,8 +171,8 @@ def db_arguments(stype: str, top_db: float | None, amin: float, mode: str, ref_v
     return 10.0 if stype == "power" else 20.0
 
 
-def clipped(x: Tensor, top: float | None, mode: str) -> Tensor:
-    """x no lower than `top` below the largest value of its group.
+def clipped(x: Tensor, top: float | None, mode: str, out: Tensor | None = None) -> Tensor:
+    """x (or `out`, which may be x) no lower than `top` below the largest value of its group.
 
     A group is what of an example's last two dimensions there is; with mode "torchaudio_compat" a packed batch: up to
     three dimensions all of x, beyond that the last three.
@@ -177,7 +180,9 @@ def clipped(x: Tensor, top: float | None, mode: str) -> Tensor:
     if top is None or x.numel() == 0:
         return x
     group = min(x.dim(), 3 if mode == "torchaudio_compat" else 2)
-    return torch.maximum(x, x.amax(tuple(range(-group, 0)), keepdim=True) - top) if group else x
+    if not group:
+        return x
+    return torch.maximum(x, x.amax(tuple(range(-group, 0)), keepdim=True) - top, out=out)
 
 
 def amplitude_to_db(

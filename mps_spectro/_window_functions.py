@@ -1,0 +1,78 @@
+"""Windows by name or from a function, as the front ends take them."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from . import _windows
+from ._arguments import ArgumentError
+from ._cache import BoundedCache
+from ._coverage import traced
+
+WindowFunction = Callable[..., Tensor]
+
+_CACHED = {
+    torch.hann_window: "hann",
+    torch.hamming_window: "hamming",
+    torch.blackman_window: "blackman",
+    torch.bartlett_window: "bartlett",
+    torch.kaiser_window: "kaiser",
+}
+_ALIASES = {"rect": "ones", "boxcar": "ones", "rectangular": "ones"}
+_windows_by_name: BoundedCache[Tensor] = BoundedCache("front-end windows", 64)
+
+
+def make_window(
+    function: WindowFunction | str, win_length: int, periodic: bool, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """The window (win_length,) of a name, or of a function that takes win_length and, if it can, periodic= and dtype=.
+
+    Values are computed on the CPU. Those of names and of torch's own functions are kept: nobody may write to them.
+    """
+    name = function if isinstance(function, str) else _CACHED.get(function)
+    if name is None and not isinstance(function, str):
+        return _of_function(function, win_length, periodic, dtype).to(device, dtype)
+    if name == "hann" and periodic:
+        return _windows.hann(win_length, dtype, torch.device(device))
+
+    def make() -> Tensor:
+        # an inference tensor must not reach a later training step
+        with torch.inference_mode(False), torch.no_grad():
+            if isinstance(function, str):
+                window = _of_name(function, win_length, periodic, dtype)
+            else:
+                window = _of_function(function, win_length, periodic, dtype)
+            return window.to(device)
+
+    if traced():
+        return make()
+    key = (name, isinstance(function, str), win_length, periodic, dtype, torch.device(device))
+    return _windows_by_name.get(key, make)
+
+
+def _of_name(name: str, win_length: int, periodic: bool, dtype: torch.dtype) -> Tensor:
+    name = _ALIASES.get(name, name)
+    if name == "ones":
+        return torch.ones(win_length, dtype=dtype, device="cpu")
+    if name in ("hann", "hamming"):
+        return getattr(torch, f"{name}_window")(win_length, periodic=periodic, dtype=dtype, device="cpu")
+    known = torch.signal.windows.__all__
+    if name not in known:
+        raise ArgumentError(f"window_fn must be a function or one of rect, {', '.join(known)}, got {name!r}")
+    return getattr(torch.signal.windows, name)(win_length, sym=not periodic, dtype=dtype, device="cpu")
+
+
+def _of_function(function: object, win_length: int, periodic: bool, dtype: torch.dtype) -> Tensor:
+    if not callable(function):
+        raise TypeError(f"window_fn must be a function or a name, got {function!r} ({type(function).__name__})")
+    try:
+        window = function(win_length, periodic=periodic, dtype=dtype, device="cpu")
+    except TypeError:
+        window = function(win_length)
+    if not isinstance(window, Tensor) or window.shape != (win_length,):
+        what = tuple(window.shape) if isinstance(window, Tensor) else type(window).__name__
+        raise ArgumentError(f"window_fn must give a tensor of shape (win_length={win_length},), got {what}")
+    return window
