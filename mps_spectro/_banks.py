@@ -40,15 +40,18 @@ def _build(basis: Tensor) -> SparseBank:
     first = torch.where(filled, bins, n_bins).amin(1).clamp(max=n_bins - 1)
     counts = (torch.where(filled, bins, -1).amax(1) - first + 1).clamp(min=0)
     groups = -(-n_bands // LANES)
-    widths = torch.nn.functional.pad(counts, (0, groups * LANES - n_bands)).view(groups, LANES).amax(1)
+    widest = torch.nn.functional.pad(counts, (0, groups * LANES - n_bands)).view(groups, LANES).amax(1)
+    # all bands of a group take as many steps, a multiple of four where the bins suffice, so that they keep pace
+    widths = (-(-widest // 4) * 4).clamp(max=n_bins)
     starts = (widths.cumsum(0) - widths) * LANES
     lanes = torch.arange(n_bands)
+    steps = widths[lanes // LANES]
+    begin = torch.minimum(first, n_bins - steps)
     places = starts[lanes // LANES] + lanes % LANES
     weights = torch.zeros(max(1, int(widths.sum()) * LANES))
-    steps = torch.arange(int(widths.max())) if n_bands else bins[:0]
-    inside = steps < counts[:, None]
-    weights[(places[:, None] + LANES * steps)[inside]] = host.gather(1, (first[:, None] + steps).clamp(max=n_bins - 1))[
-        inside
-    ]
-    ranges = torch.stack([first, counts, places], 1).to(torch.int32)
+    step = torch.arange(int(widths.max()) if n_bands else 0)
+    inside = step < steps[:, None]
+    values = host.gather(1, (begin[:, None] + step).clamp(max=n_bins - 1))
+    weights[(places[:, None] + LANES * step)[inside]] = values[inside]
+    ranges = torch.stack([begin, steps, places], 1).to(torch.int32)
     return SparseBank(ranges.to(basis.device), weights.to(basis.device))

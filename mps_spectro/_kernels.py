@@ -66,9 +66,9 @@ def _prepare(
     swept = _run_time_sizes.get()
 
     def build() -> _Prepared:
-        plan = make_plan(n_fft, "synthesis" if name == "synthesis" else "analysis", swept)
+        plan = make_plan(n_fft, name, swept)
         plan = staged(plan) if bins_apart else plan
-        defines = plan.defines + extra
+        defines = tuple({**dict(plan.defines), **dict(extra)}.items())
         compiled = library(backend, _SHADERS[name], defines, device.index or 0)
         kernel = getattr(compiled, name)
         return _Prepared(plan, table_for(plan, device), kernel, _capacity(backend, device, plan, kernel))
@@ -342,11 +342,13 @@ def _bind_bands(
     floor: float,
 ) -> Launch:
     direct = _direct(shape, strides, pairs, n_fft, hop_length, offset)
-    plan, table, kernel, _ = _prepare(backend, "bands", n_fft, device, (("ALIGNED", int(direct)),))
+    variant = (("ALIGNED", int(direct)), ("POWER", int(power) if power in (1.0, 2.0) else 0))
+    plan, table, kernel, _ = _prepare(backend, "bands", n_fft, device, variant)
     sizes = (n_fft, hop_length, offset, pad_mode, n_frames)
-    ending = (n_bands, int(projected), _SCALES[mode], int(eps_inside))
+    ending = (n_bands, int(projected), _SCALES[mode], 0)
     integers = _frames_arguments(plan, table, shape, strides, None, *sizes, ending)
-    floats = (0.5 * scale, 0.5 * scale, power, eps, factor, floor)
+    epsilons = (eps, 0.0) if eps_inside else (0.0, eps)
+    floats = (0.5 * scale, 0.5 * scale, power, epsilons[0], factor, floor, epsilons[1])
     return Launch(_bind(kernel, integers, floats, -(-integers[0] // plan.slots), plan.group), table.values)
 
 

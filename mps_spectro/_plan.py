@@ -124,6 +124,16 @@ def _ring(n_fft: int, threads: int) -> int:
     return -(-n_fft // threads)
 
 
+def _resident_threads(op: str, group: int) -> int:
+    """Threads that a multiprocessor should hold, tuned on an H200.
+
+    Synthesis keeps its ring in registers, and with more threads they spill; bands takes more than it gains from.
+    """
+    if op == "bands":
+        return 896
+    return 384 if group <= 128 else 512 if op == "synthesis" else 768
+
+
 def _static_plan(
     kind: str, op: str, n_fft: int, pair: bool, points: int, fft_points: int, radices: tuple[int, ...]
 ) -> Plan:
@@ -140,8 +150,7 @@ def _static_plan(
     if op == "synthesis" and threads > SIMD_WIDTH:
         slots = 1  # slots that share a barrier would have to meet the edges of their rows together
     group = slots * threads
-    # synthesis keeps its ring in registers; more groups than this and they spill
-    resident = max(1, (384 if group <= 128 else 512 if op == "synthesis" else 768) // group)
+    resident = max(1, _resident_threads(op, group) // group)
     per_thread = max(-(-(fft_points // r) // threads) * r for r in radices)
     # a run-time length must fit every length of its size class
     longest = n_fft if kind == "radix" else (fft_points + 1) // 2 * (1 if pair else 2)
@@ -268,7 +277,7 @@ def make_plan(n_fft: int, op: str = "analysis", run_time_size: bool = False) -> 
 
     Args:
         n_fft: transform length in samples.
-        op: "analysis" or "synthesis".
+        op: "analysis", "synthesis" or "bands".
         run_time_size: take only kernels that are shared by many sizes, for callers that sweep n_fft.
 
     Raises:

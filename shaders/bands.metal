@@ -14,15 +14,16 @@
 #define SCALE_ADD 2    // factor * log(M + floor)
 #define SCALE_LOG1P 3  // factor * log(1 + floor * M)
 
-inline float bin_power(float re, float im, constant long* p, constant float* q) {
-    float value = re * re + im * im;
-    if (p[P_EPSILON_INSIDE] != 0) { value += q[3]; }
-    if (q[2] == 1.0f) {
-        value = sqrt(value);
-    } else if (q[2] != 2.0f) {
-        value = value > 0.0f ? pow(value, 0.5f * q[2]) : 0.0f;
-    }
-    return p[P_EPSILON_INSIDE] != 0 ? value : value + q[3];
+// POWER: 1, 2, or 0 for the one in q[2]. q[3] is an epsilon under the root, q[6] one behind it.
+inline float bin_power(float re, float im, constant float* q) {
+    const float square = re * re + im * im + q[3];
+#if POWER == 2
+    return square + q[6];
+#elif POWER == 1
+    return sqrt(square) + q[6];
+#else
+    return (square > 0.0f ? pow(square, 0.5f * q[2]) : 0.0f) + q[6];
+#endif
 }
 
 inline float band_scale(float value, constant long* p, constant float* q) {
@@ -39,17 +40,17 @@ inline float band_scale(float value, constant long* p, constant float* q) {
 #if MIRRORED
 // Powers of all bins of a frame, from registers; pairs as in pair_bin. A barrier behind it.
 inline void store_power(threadgroup float* power, thread const float2* v, device const float2* untangle,
-                        constant long* p, constant float* q, int t) {
+                        constant float* q, int t) {
     const bool zero = t == 0;
     const float2 own_factor = untangle[t];
     UNROLL
     for (int i = 0; i < 8; ++i) {
         const int k = pair_bin(i, t);
         const Bins pair = untangle_pair(mirrored_near(v, i, zero), mirrored_far(v, i, zero), pair_factor(i, t, own_factor));
-        power[k] = bin_power(q[1] * pair.near.x, q[1] * pair.near.y, p, q);
-        power[POINTS - k] = bin_power(q[1] * pair.far.x, q[1] * pair.far.y, p, q);
+        power[k] = bin_power(q[1] * pair.near.x, q[1] * pair.near.y, q);
+        power[POINTS - k] = bin_power(q[1] * pair.far.x, q[1] * pair.far.y, q);
     }
-    if (zero) { power[POINTS / 2] = bin_power(2.0f * q[1] * v[4].x, 2.0f * q[1] * v[4].y, p, q); }
+    if (zero) { power[POINTS / 2] = bin_power(2.0f * q[1] * v[4].x, 2.0f * q[1] * v[4].y, q); }
     SLOT_BARRIER();
 }
 #else
@@ -69,12 +70,12 @@ inline void store_power(threadgroup float2* z, device const float2* untangle, co
             const float2 a = z[k];
             const float2 b = z[k == 0 ? 0 : points - k];
 #if PAIR
-            near[i] = bin_power(q[1] * (a.x + b.x), q[1] * (a.y - b.y), p, q);
-            far[i] = bin_power(q[1] * (a.y + b.y), q[1] * (b.x - a.x), p, q);
+            near[i] = bin_power(q[1] * (a.x + b.x), q[1] * (a.y - b.y), q);
+            far[i] = bin_power(q[1] * (a.y + b.y), q[1] * (b.x - a.x), q);
 #else
             const Bins pair = untangle_pair(a, b, untangle[k]);
-            near[i] = bin_power(q[1] * pair.near.x, q[1] * pair.near.y, p, q);
-            far[i] = bin_power(q[1] * pair.far.x, q[1] * pair.far.y, p, q);
+            near[i] = bin_power(q[1] * pair.near.x, q[1] * pair.near.y, q);
+            far[i] = bin_power(q[1] * pair.far.x, q[1] * pair.far.y, q);
 #endif
         }
     }
@@ -102,9 +103,14 @@ inline void write_bands(device float* row, threadgroup const float* power, devic
             threadgroup const float* first = power + ranges[3 * m];
             const int count = ranges[3 * m + 1];
             device const float* weight = weights + ranges[3 * m + 2];
-            float sum = 0.0f;
-            for (int i = 0; i < count; ++i) { sum += weight[LANES * i] * first[i]; }
-            row[m] = band_scale(sum, p, q);
+            float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+            int i = 0;
+            for (; i + 4 <= count; i += 4) {
+                UNROLL
+                for (int u = 0; u < 4; ++u) { sums[u] += weight[LANES * (i + u)] * first[i + u]; }
+            }
+            for (; i < count; ++i) { sums[0] += weight[LANES * i] * first[i]; }
+            row[m] = band_scale((sums[0] + sums[1]) + (sums[2] + sums[3]), p, q);
         }
     }
 }
@@ -131,7 +137,7 @@ kernel void bands(
                                             group_index);
     threadgroup float* power = (threadgroup float*)z;
 #if MIRRORED
-    store_power(power, v, table + p[P_UNTANGLE_AT], p, q, slot.t);
+    store_power(power, v, table + p[P_UNTANGLE_AT], q, slot.t);
 #else
     store_power(z, table + p[P_UNTANGLE_AT], p, q, slot.t, threads);
 #endif

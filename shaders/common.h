@@ -40,7 +40,6 @@ inline int quotient(int n, float reciprocal) { return int((float(n) + 0.5f) * re
 #define P_BANDS 25         // BANDS: values in a row of out
 #define P_PROJECTED 26     // BANDS: through a bank, else bins are bands
 #define P_SCALE 27         // BANDS: see bands.h
-#define P_EPSILON_INSIDE 28
 #define P_FIRST_BLOCK 25   // synthesis: hop-sized blocks of output before it are cropped away
 #define P_BLOCKS 26        // synthesis: blocks per item
 #define P_END_BLOCK 27     // synthesis: one past the last block of a row
