@@ -5,7 +5,9 @@
 
 Errors are the largest over the grid: linear outputs relative to the largest value, logarithmic ones absolute in dB or
 nepers. References are computed in float64 (banks and windows as the library makes them, in float32); the column
-"torchaudio" is what torchaudio itself, in float32 on the CPU, is off by. Exits with 1 if a limit is exceeded.
+"torchaudio" is what torchaudio itself, in float32 on the CPU, is off by. Exits with 1 if a limit is exceeded, unless
+the error is less than twice torchaudio's own: a band of one bin where noise nearly vanishes has no more digits in
+float32.
 """
 
 from __future__ import annotations
@@ -146,10 +148,10 @@ def show(title: str, rows: dict[str, list[float]]) -> bool:
     ok = True
     for name, (error, native, count) in sorted(rows.items()):
         limit = cases.LINEAR if name.startswith("linear") else cases.LOGARITHMIC
-        good = error <= limit
-        ok &= good
-        other = "" if native != native else f"{native:11.1e}"
-        print(f"{name:44} {count:6d} {error:9.1e} {limit:9.0e} {other} {'' if good else ' EXCEEDED'}")
+        verdict = "" if error <= limit else "as torchaudio" if error <= 2.0 * native else "EXCEEDED"
+        ok &= verdict != "EXCEEDED"
+        other = "" if native != native else f"{native:.1e}"
+        print(f"{name:44} {count:6d} {error:9.1e} {limit:9.0e} {other:>11}  {verdict}".rstrip())
     return ok
 
 

@@ -50,6 +50,15 @@ def sample(count: int) -> list[dict[str, Any]]:
     return [cases[i * 461 % len(cases)] for i in range(count)]
 
 
+def name(value: Any) -> str:
+    """Of a test's parameter; the same in every process."""
+    if isinstance(value, dict):
+        return "-".join(f"{key}={name(entry)}" for key, entry in value.items()) or "default"
+    if isinstance(value, Tensor):
+        return f"{value.dtype}{tuple(value.shape)}".replace("torch.", "")
+    return getattr(value, "__name__", None) or str(value)
+
+
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
