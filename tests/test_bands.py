@@ -133,7 +133,8 @@ def test_dense_banks_and_banks_in_any_layout(route: Route) -> None:
     got = bands(*on(route, x, window, dense.abs()), *rest)
     assert cases.absolute(got, expected) < 2e-5
     x32, window32, dense32 = on(route, x, window, dense.abs())
-    assert torch.equal(got, bands(x32, window32, dense32.t().contiguous().t(), *rest))
+    # a library may multiply another layout in another order
+    assert cases.absolute(bands(x32, window32, dense32.t().contiguous().t(), *rest), expected) < 2e-5
     rest = numbers(256, 64, length=2000)
     expected = by_torch(x, window, dense, *rest)  # weights of either sign
     assert cases.relative(bands(*on(route, x, window, dense), *rest), expected) < 2e-6
