@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import _reference
@@ -66,17 +67,37 @@ def project(s: Tensor, basis: Tensor | None) -> Tensor:
     return s if basis is None else torch.matmul(s.transpose(1, 2), basis.t()).transpose(1, 2)
 
 
+def of_squares(q: Tensor, basis: Tensor | None, rest: BandsArguments) -> Tensor:
+    """Scaled bands (B, n_bands, F) of `squares` (B, bins, F)."""
+    s = q if rest.power == 2 else safe_power(q, 0.5 * rest.power)
+    if not rest.eps_inside and rest.eps:
+        s = s + rest.eps
+    return scaled(project(s, basis), rest)
+
+
 def reference(x: Tensor, window: Tensor, basis: Tensor | None, *arguments: Any) -> Tensor:
     """The op in torch functions: any float dtype, any device, differentiable in either mode."""
     rest = BandsArguments(*arguments)
     dtype = x.dtype
     x, window = _reference._computable(x), _reference._computable(window)
     spec = _reference.analysis(x, window, None, *rest.shape, rest.n_frames, rest.scale, False)
-    q = squares(spec, rest)
-    s = q if rest.power == 2 else safe_power(q, 0.5 * rest.power)
-    if not rest.eps_inside and rest.eps:
-        s = s + rest.eps
-    out = scaled(project(s, None if basis is None else _reference._computable(basis)), rest)
+    out = of_squares(squares(spec, rest), None if basis is None else _reference._computable(basis), rest)
     rows = out.to(dtype).transpose(1, 2).contiguous()
     # through one dimension, so that dimensions of size 1 have regular strides too
     return rows.flatten().view(rows.shape).transpose(1, 2)
+
+
+def exportable(
+    x: Tensor, window: Tensor, basis: Tensor | None, right: int, drop_last_frame: bool, *arguments: Any
+) -> Tensor:
+    """The op in as few torch functions as it takes, for graphs that must run without this package.
+
+    Args:
+        right: samples of padding behind the signal.
+    """
+    rest = BandsArguments(*arguments)
+    x = F.pad(x.unsqueeze(1), (rest.offset, right), mode=rest.pad_mode).squeeze(1)
+    rows = x.unfold(1, rest.n_fft, rest.hop_length) * (window * rest.scale)
+    q = torch.fft.rfft(rows, dim=2).abs().square().transpose(1, 2)
+    out = of_squares(q + rest.eps if rest.eps_inside else q, basis, rest)
+    return out[..., :-1] if drop_last_frame else out

@@ -12,9 +12,9 @@ from torch import Tensor
 from . import _bands, _reference, _windows
 from ._arguments import HALVES, ArgumentError, _check_batch, _checked_window, _sizes, _tensor, choice, flag, integer
 from ._arguments import check_padding as check_centre_padding
-from ._bands_reference import reference
+from ._bands_reference import exportable, reference
 from ._cache import BoundedCache
-from ._coverage import differentiates, resolved, traced
+from ._coverage import differentiates, resolved, traced, tracing_reason
 from ._derived import remember
 from ._diagnostics import count_torch_route
 from .filters import clipped, db_arguments
@@ -231,13 +231,18 @@ def run(x: Tensor, window: Tensor, basis: Tensor | None, s: Spectrum, out: Outpu
     if basis is not None and not (basis.shape[1] == n_bins and basis.dtype == x.dtype and basis.device == x.device):
         basis = _kept(basis, _bank_for, n_bins, x.dtype, x.device)
     offset, right, mode, n_frames = _frames(x.shape[1], s)
-    if mode != "constant" and right > offset:  # kernels pad no more after the signal than before it
+    exported = tracing_reason()
+    if (
+        exported is None and mode != "constant" and right > offset
+    ):  # kernels pad no more after the signal than before it
         x = _reference.padded(x, offset, offset + x.shape[1] + right, mode)
         offset, mode = 0, "constant"
     inside = s.power == 1
     eps = s.magnitude_eps * (s.scale**2 if inside else s.scale**s.power)
     numbers = (s.n_fft, s.hop_length, offset, mode, n_frames, s.scale, float(s.power), eps, inside, *out[:3])
-    if s.use_mps_kernels:
+    if exported is not None:
+        bands = exportable(x, window, basis, right, s.drop_last_frame, *numbers)
+    elif s.use_mps_kernels:
         bands = _bands.call_bands(x, window, basis, *numbers)
     else:
         if not torch.compiler.is_compiling():
