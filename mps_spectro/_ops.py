@@ -30,6 +30,8 @@ _SCHEMAS = {
 }
 for _name, _arguments in _SCHEMAS.items():
     _LIBRARY.define(f"{_name}({_arguments}) -> Tensor")
+# a view made below autograd would forbid changing the result in place
+_INPLACE_OR_VIEW = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 _analysis_op = torch.ops.mps_spectro.analysis.default
 _synthesis_op = torch.ops.mps_spectro.synthesis.default
 _correlate_op = torch.ops.mps_spectro.correlate.default
@@ -61,7 +63,7 @@ class _TrilinearFunction(torch.autograd.Function):
     def forward(ctx: Any, op: Any, keyset: Any, first: Tensor, second: Tensor, env: Any, *rest: Any) -> Tensor:
         # Function has switched grad mode off; for the transforms that are still inside (grad of grad) it must be on
         inside = torch.set_grad_enabled(torch._C._are_functorch_transforms_active())
-        with inside, torch._C._AutoDispatchBelowAutograd():
+        with inside, torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_INPLACE_OR_VIEW):
             out = op.redispatch(keyset & torch._C._after_autograd_keyset, first, second, env, *rest)
         _, _, needs_first, needs_second, *_ = ctx.needs_input_grad
         ctx.save_for_backward(first if needs_second else None, second if needs_first else None, env)

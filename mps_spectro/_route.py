@@ -58,7 +58,8 @@ def run_kernel(
         _give_up(backend, str(error))
         count_torch_route(f"{backend} unavailable")
         return None
-    count_kernel(op, backend)
+    if out is not None:
+        count_kernel(op, backend)
     return out
 
 

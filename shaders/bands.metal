@@ -22,14 +22,14 @@ inline float bin_power(float re, float im, constant float* q) {
 #elif POWER == 1
     return sqrt(square) + q[6];
 #else
-    return (square > 0.0f ? pow(square, 0.5f * q[2]) : 0.0f) + q[6];
+    return (square <= 0.0f ? 0.0f : pow(square, 0.5f * q[2])) + q[6];
 #endif
 }
 
 inline float band_scale(float value, constant long* p, constant float* q) {
     const long scale = p[P_SCALE];
     if (scale == SCALE_LINEAR) { return value; }
-    if (scale == SCALE_CLAMP) { return q[4] * log(fmax(value, q[5])); }
+    if (scale == SCALE_CLAMP) { return q[4] * log(value < q[5] ? q[5] : value); }  // NaN stays
     if (scale == SCALE_ADD) { return q[4] * log(value + q[5]); }
     // log(1 + x) to full precision for small x (Kahan)
     const float x = q[5] * value;

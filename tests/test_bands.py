@@ -422,3 +422,11 @@ def test_the_reference_is_the_definition() -> None:
         for mode in MODES:
             tensors, rest = factors(), numbers(power=power, mode=mode)
             assert cases.relative(reference(*tensors, *rest), by_torch(*tensors, *rest)) < 1e-12
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("mode", ["clamp", "add", "log1p"])
+def test_nan_stays_nan(route: Route, mode: str, power: float) -> None:
+    x, window, basis = on(route, *factors())
+    x[0, 0] = float("nan")
+    assert bands(x, window, basis, *numbers(mode=mode, power=(power, 0.0, False)))[0].isnan().any()

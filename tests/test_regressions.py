@@ -374,3 +374,18 @@ def test_repeated_calls_follow_grad_mode(route: Any) -> None:
     assert mps_spectro.stft(trained, 16, window=window).grad_fn is not None
     with torch.no_grad():
         assert mps_spectro.stft(trained, 16, window=window).grad_fn is None
+
+
+def test_results_under_autograd_may_be_changed_in_place(route: Any) -> None:
+    x = torch.randn(2, 200, device=route.device, requires_grad=True)
+    window = torch.hann_window(16, device=route.device)
+    with patch_torch():
+        spectrum = torch.stft(x, 16, window=window, return_complex=True)
+        spectrum *= 2.0
+        back = torch.istft(spectrum, 16, window=window)
+        back += 1.0
+        back.square().sum().backward()
+    wide_x = x.detach().cpu().double().requires_grad_()
+    exact = torch_stft(wide_x, 16, window=window.cpu().double(), return_complex=True) * 2.0
+    (torch_istft(exact, 16, window=window.cpu().double()) + 1.0).square().sum().backward()
+    assert error(x.grad, wide_x.grad) <= GRADIENT
