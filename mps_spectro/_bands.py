@@ -32,7 +32,6 @@ _ops._LIBRARY.define(f"bands({_SHAPE}) -> Tensor")
 _ops._LIBRARY.define(f"bands_backward(Tensor grad, {_SHAPE}, str wrt) -> Tensor")
 _bands_op = torch.ops.mps_spectro.bands.default
 _backward_op = torch.ops.mps_spectro.bands_backward.default
-_route._KERNELS["bands"] = _kernels.bands  # type: ignore[assignment]
 
 
 def _gradient(grad: Tensor, x: Tensor, window: Tensor, basis: Tensor | None, rest: BandsArguments, wrt: str) -> Tensor:
@@ -125,10 +124,6 @@ def _fake_backward(grad: Tensor, x: Tensor, window: Tensor, basis: Any, *argumen
     return x.new_empty({"x": x, "window": window, "basis": basis}[arguments[-1]].shape)
 
 
-# the result is a transposed view; known as one, autograd would not let it be changed in place
-_NO_VIEWS = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
-
-
 class _Bands(torch.autograd.Function):
     """Forward is the op below autograd; nothing but its arguments is kept."""
 
@@ -136,7 +131,7 @@ class _Bands(torch.autograd.Function):
     def forward(ctx: Any, keyset: Any, x: Tensor, window: Tensor, basis: Tensor | None, *rest: Any) -> Tensor:
         # as for the other ops: on for the transforms that are still inside (grad of grad)
         inside = torch.set_grad_enabled(torch._C._are_functorch_transforms_active())
-        with inside, torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_NO_VIEWS):
+        with inside, torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_ops._INPLACE_OR_VIEW):
             out = _bands_op.redispatch(keyset & torch._C._after_autograd_keyset, x, window, basis, *rest)
         ctx.save_for_backward(x, window, basis)
         ctx.rest = rest

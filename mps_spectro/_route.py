@@ -17,7 +17,11 @@ from ._runtime import RuntimeUnavailable, ShaderCompileError
 _broken: dict[str, str] = {}
 _self_tested: set[str] = set()
 _lock = threading.RLock()
-_KERNELS: dict[str, Callable[..., Tensor]] = {"analysis": _kernels.analysis, "synthesis": _kernels.synthesis}
+_KERNELS: dict[str, Callable[..., Any]] = {
+    "analysis": _kernels.analysis,
+    "synthesis": _kernels.synthesis,
+    "bands": _kernels.bands,
+}
 
 
 def choose(tensor: Tensor, n_fft: int, hop_length: int, left: int, right: int, pad_mode: str) -> str | None:
