@@ -207,6 +207,12 @@ def _frames(length: int, s: Spectrum) -> tuple[int, int, str, int]:
     return left, right, mode, 1 + (total - s.n_fft) // s.hop_length - int(s.drop_last_frame)
 
 
+def zeros_where_short(s: Spectrum, length: int) -> Spectrum:
+    """The same, but padded by zeros where a signal is too short to be reflected or wrapped around."""
+    least = {"reflect": s.n_fft // 2 + 1, "circular": s.n_fft // 2, "replicate": 1}.get(s.pad_mode, 0)
+    return s._replace(pad_mode="constant") if s.center and s.padding is None and length < least else s
+
+
 def run(x: Tensor, window: Tensor, basis: Tensor | None, s: Spectrum, out: Output) -> Tensor:
     """Bands of a signal.
 
