@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -10,16 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import front_end_cases
 import pytest
 import torch
 from conftest import require_route
+from torchaudio_stub import import_torchaudio
 
 from mps_spectro import use_backend
 from mps_spectro._bench import cases as bench_cases
-from mps_spectro._bench import report
-from mps_spectro._bench.cases import SECTIONS, Case, cases, recording_cases
+from mps_spectro._bench import front_ends, measure, report
+from mps_spectro._bench.cases import SECTIONS, TRANSFORMS, Case, cases, recording_cases
 from mps_spectro._bench.clocks import Clock, Spread, _Answers
+from mps_spectro._bench.comparison import Comparison, largest_error, noise
 from mps_spectro._bench.contenders import CONTENDERS, Reference, make_inputs, work_of
+from mps_spectro._bench.measure import compare
 from mps_spectro._cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +53,7 @@ def test_every_row_has_its_own_name_and_every_section_has_rows() -> None:
 
 
 def test_a_row_knows_its_shapes() -> None:
-    for case in cases(small=True):
+    for case in (case for case in cases(small=True) if case.work in TRANSFORMS):
         spectrum = torch.stft(
             torch.randn(case.batch, case.length),
             case.n_fft,
@@ -59,6 +64,15 @@ def test_a_row_knows_its_shapes() -> None:
         assert spectrum.shape == (case.batch, case.bins, case.frames)
         assert case.spectrum_bytes == spectrum.numel() * 8
         assert case.floor_bytes % (case.spectrum_bytes + 4 * case.batch * case.length) == 0
+
+
+def test_a_front_end_s_row_knows_its_bands() -> None:
+    for case in (case for case in cases(small=True) if case.section == "frontends"):
+        (bands,) = [results[0] for results in [compare(case, CPU).makers["torch"]()()]]
+        assert bands.shape[:2] == (case.batch, case.bands)
+        assert case.frames - 1 <= bands.shape[2] <= case.frames
+        moved = 4 * (case.length + case.bands * case.frames)
+        assert case.floor_bytes == moved * (2 if case.work.endswith("backward") else 1)
 
 
 def test_rows_for_a_recording_leave_out_sizes_it_is_too_short_for() -> None:
@@ -128,6 +142,79 @@ def test_a_short_call_is_repeated_and_counted() -> None:
     assert len(made) == prepared.calls > 1
 
 
+# --- front ends -------------------------------------------------------------------------------------------------------
+
+BANDS = {case.work: case for case in cases(small=True) if case.section == "frontends"}
+
+
+@pytest.mark.parametrize("backend", ["torch", "host"])
+@pytest.mark.parametrize("work", BANDS)
+def test_front_ends_agree_with_float64(work: str, backend: str) -> None:
+    require_route(backend)
+    comparison = compare(dataclasses.replace(BANDS[work], batch=2, length=4000), CPU)
+    error = comparison.reference(CPU)
+    assert list(comparison.makers) == ["torch", "peer", "ours"]
+    with use_backend(backend):
+        for contender, make in comparison.makers.items():
+            results = make()()
+            assert len(results) == 1 + work.endswith("backward")
+            assert error(results) < 1e-5, contender
+            results[-1][0, ..., 7] += 1e-3 * results[-1].abs().max()
+            assert error(results) > 5e-4, contender
+
+
+@pytest.mark.parametrize("work", [work for work in BANDS if not work.endswith("backward") and work != "log-mel"])
+def test_a_peer_is_what_its_project_defines(work: str) -> None:
+    pytest.importorskip("librosa")
+    (got,) = compare(BANDS[work], CPU).makers["peer"]()()
+    preset, _, keyshift = work.partition("-keyshift-")
+    shift = {"keyshift": float(keyshift)} if keyshift else {}
+    expected = front_end_cases.PRESET_REFERENCES[preset](noise(BANDS[work], CPU), **shift)
+    assert front_end_cases.absolute(got, expected) < front_end_cases.LOGARITHMIC
+
+
+def test_the_peer_of_log_mel_is_torchaudio_or_the_same_computation(monkeypatch: pytest.MonkeyPatch) -> None:
+    torchaudio, case = import_torchaudio(), BANDS["log-mel"]
+    real = compare(case, CPU)
+    assert f"torchaudio {torchaudio.__version__}" in real.notes["peer"]
+
+    def fails(name: str) -> Any:
+        raise OSError("could not load\nat length")
+
+    monkeypatch.setattr(front_ends, "import_module", fails)
+    same = compare(case, CPU)
+    assert same.notes["peer"].endswith("torchaudio itself is not used: OSError: could not load")
+    torch.testing.assert_close(same.makers["peer"]()(), real.makers["peer"]()(), rtol=1e-6, atol=1e-5)
+
+
+def test_ratios_are_of_one_run_and_a_contender_may_fail_or_stay_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> Any:
+        raise RuntimeError("no such library\nhere")
+
+    def of(value: float) -> Any:
+        return lambda: lambda: (torch.tensor([value]),)
+
+    makers = {"torch": of(1.0), "peer": refused, "librosa": of(1.5), "ours": of(1.25)}
+    comparison = Comparison(
+        makers, lambda where: lambda got: largest_error(got, (torch.tensor([1.0]),)), {"peer": "a library"}
+    )
+    monkeypatch.setattr(measure, "compare", lambda *_: comparison)
+    row = measure.measure(BANDS["log-mel"], Clock(CPU), measure.Effort(3, 0.01, 1.0))
+    found = row["contenders"]
+    assert found["peer"] == {"note": "a library", "failed": "no such library"}
+    assert [found[name]["error"] for name in ("torch", "librosa", "ours")] == [0.0, 0.5, 0.25]
+    assert "gpu_ms" not in found["librosa"] and found["librosa"]["peak_bytes"] is None
+    assert set(row["ratios"]) == {"gpu", "cold", "wall", "wall_librosa"}
+    for ratio, rival in (("gpu", "torch"), ("cold", "torch"), ("wall", "torch"), ("wall_librosa", "librosa")):
+        key = ratio.split("_")[0] + "_ms"
+        expected = found[rival][key]["median"] / found["ours"][key]["median"]
+        assert row["ratios"][ratio] == pytest.approx(expected, abs=1e-4)
+    text = "\n".join(report.tables("frontends", [row], 1000.0))
+    assert "- peer of log-mel: a library\n- peer of log-mel: no such library" in text and "| failed |" in text
+    for table in text.split("\n\n")[:2]:
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table
+
+
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +278,9 @@ def document(**ratios: dict[str, float]) -> dict[str, Any]:
     return {"schema": 1, "device": "A", "backend": "cuda", "torch": "2.11", "quick": False, "cases": rows}
 
 
-BASE = document(one={"gpu": 4.0, "wall": 2.0, "gpu_framed": 9.0}, slow={"gpu": 3.0})
+BASE = document(
+    one={"gpu": 4.0, "wall": 2.0, "gpu_framed": 9.0, "gpu_peer": 5.0, "wall_librosa": 50.0}, slow={"gpu": 3.0}
+)
 
 
 def failures(new: dict[str, Any], allowed: float = 0.15, metrics: Any = tuple(check.METRICS)) -> list[str]:
@@ -219,8 +308,9 @@ def test_what_is_allowed_and_compared_can_be_chosen() -> None:
     assert failures(changed("one", gpu=3.0), metrics=["wall"]) == []
 
 
-def test_the_framed_baseline_is_not_compared() -> None:
-    assert failures(changed("one", gpu_framed=0.1)) == []
+def test_every_rival_is_compared_but_the_framed_baseline_and_libraries_on_the_cpu() -> None:
+    assert failures(changed("one", gpu_framed=0.1, wall_librosa=0.1)) == []
+    assert failures(changed("one", gpu_peer=2.0)) == ["one: hot time 2.00x of peer, was 5.00x (-60%)"]
 
 
 def test_missing_rows_and_ratios_fail() -> None:
@@ -228,7 +318,7 @@ def test_missing_rows_and_ratios_fail() -> None:
     del new["cases"][0]["ratios"]["wall"]
     del new["cases"][1]["ratios"]
     new["cases"][1]["skipped"] = "no memory"
-    assert failures(new) == ["one: eager wall time is missing", "slow: missing: no memory"]
+    assert failures(new) == ["one: eager wall time beside torch is missing", "slow: missing: no memory"]
     del new["cases"][1]
     assert "slow: missing" in failures(new)
 
@@ -275,16 +365,18 @@ def test_bench_runs_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str
     require_route("host")
     pytest.importorskip("matplotlib")
     file, picture = tmp_path / "run.json", tmp_path / "run.png"
-    wanted = ["--section", "stft", "--section", "round-trip-backward", "--json", str(file), "--plot", str(picture)]
+    wanted = ["--section", "stft", "--section", "round-trip-backward", "--section", "frontends"]
+    wanted += ["--json", str(file), "--plot", str(picture)]
     assert main(["bench", "--quick", "--device", "cpu", "--dispatch-profile", *wanted]) == 0
     printed = capsys.readouterr().out
     assert "ours runs on: host" in printed and "small sizes only" in printed
     assert "B1 T16k 512/128" in printed and "## Dispatch" in printed
     run = json.loads(file.read_text())
     assert run["schema"] == report.SCHEMA and run["quick"] and run["backend"] == "host"
-    assert {row["work"] for row in run["cases"]} == {"stft", "round-trip-backward"}
+    assert {row["work"] for row in run["cases"]} == {"stft", "round-trip-backward", "log-mel", "log-mel-backward"}
     for row in run["cases"]:
-        assert set(row["contenders"]) == set(CONTENDERS)
+        second = "peer" if row["section"] == "frontends" else "framed"
+        assert list(row["contenders"]) == ["torch", second, "ours"] and f"gpu_{second}" in row["ratios"]
         assert {"gpu", "cold", "wall"} <= set(row["ratios"])
         assert all(contender["error"] < 1e-5 for contender in row["contenders"].values())
     assert {"torch", "function", "op", "kernels", "launch"} == set(run["dispatch_profile"][0]["host_us"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SECTIONS = ("stft", "istft", "stft-backward", "istft-backward", "round-trip-backward", "separator")
+TRANSFORMS = ("stft", "istft", "stft-backward", "istft-backward", "round-trip-backward")
+SECTIONS = (*TRANSFORMS, "separator", "frontends")
 TITLES = {
     "stft": "stft",
     "istft": "istft",
@@ -12,6 +13,7 @@ TITLES = {
     "istft-backward": "istft, forward and backward",
     "round-trip-backward": "stft and istft, forward and backward",
     "separator": "Separators: stereo at 44.1 kHz, 195 s and 267 s",
+    "frontends": "Front ends: from the signal to scaled bands",
     "recording": "The recording",
 }
 
@@ -29,7 +31,8 @@ class Target:
 class Case:
     """One row. `work` is what runs; `layout` is how the spectrum given to istft lies in memory.
 
-    `layout` "frames" has the bins of a frame adjacent, as torch.stft returns them; "bins" is contiguous.
+    `layout` "frames" has the bins of a frame adjacent, as torch.stft returns them; "bins" is contiguous. `bands` is
+    how many values a front end gives for each frame, 0 for a spectrum.
     """
 
     section: str
@@ -42,6 +45,7 @@ class Case:
     note: str = ""
     target: Target | None = None
     quick: bool = False
+    bands: int = 0
 
     @property
     def name(self) -> str:
@@ -69,13 +73,14 @@ class Case:
 
     @property
     def floor_bytes(self) -> int:
-        """What any implementation must move: signal once and spectrum once for each transform in the work."""
-        return (self.signal_bytes + self.spectrum_bytes) * transforms(self.work)
+        """What any implementation must move: signal and spectrum (or bands) once for each transform in the work."""
+        bands = 4 * self.batch * self.bands * self.frames
+        return (self.signal_bytes + (bands or self.spectrum_bytes)) * transforms(self.work)
 
 
 def transforms(work: str) -> int:
     """Transforms in one call: a backward pass is one too."""
-    return {"stft": 1, "istft": 1, "stft-backward": 2, "istft-backward": 2, "round-trip-backward": 4}[work]
+    return 4 if work == "round-trip-backward" else 2 if work.endswith("backward") else 1
 
 
 _16K, _160K, _480K, _1M3, _11M8 = 16_000, 160_000, 480_000, 1_300_000, 11_800_000
@@ -131,16 +136,36 @@ _BACKWARD = (
 _BACKWARD_RATIO = {"stft-backward": 4.0, "istft-backward": 6.0, "round-trip-backward": 5.0}
 _SEPARATOR = (("MDX, Roformer", 2048, 512), ("Demucs", 4096, 1024))
 _SEPARATOR_LENGTHS = (195 * 44_100, 267 * 44_100)
+# work, bands, batch, length, n_fft, hop, quick; each forward, and forward and backward
+_FrontEnd = tuple[str, int, int, int, int, int, bool]
+_FRONT_ENDS: tuple[_FrontEnd, ...] = (
+    ("log-mel", 128, 32, _1M3, 1024, 256, True),
+    ("log-mel", 128, 32, _1M3, 2048, 512, False),
+    ("log-mel", 128, 4, _160K, 1024, 256, False),
+    ("log-mel", 128, 1, _16K, 1024, 256, True),
+    ("whisper", 80, 32, _480K, 400, 160, True),
+    ("whisper", 80, 1, _480K, 400, 160, False),
+    ("rmvpe", 128, 1, _160K, 1024, 160, True),
+    ("fcpe", 128, 1, _160K, 1024, 160, False),
+    ("rmvpe-keyshift-3", 128, 1, _160K, 1218, 160, False),
+    ("rmvpe-keyshift-3", 128, 32, _480K, 1218, 160, True),
+)
 # for the shaders on the CPU, which run a thousand times slower than on a GPU
 _SMALL = ((1, _16K, 512, 128), (1, _16K, 1024, 256), (1, _16K, 400, 160), (1, 4_000, 20, 5), (1, _16K, 321, 160))
+_SMALL_FRONT_ENDS: tuple[_FrontEnd, ...] = (
+    ("log-mel", 128, 1, _16K, 1024, 256, True),
+    ("whisper", 80, 1, _16K, 400, 160, False),
+    ("rmvpe", 128, 1, _16K, 1024, 160, False),
+    ("fcpe", 128, 1, _16K, 1024, 160, False),
+    ("rmvpe-keyshift-3", 128, 1, 4_000, 1218, 160, False),
+)
 
 
 def cases(small: bool = False) -> list[Case]:
     """Every row of a default run; `small`: those that the host runtime can do."""
     if small:
-        return [
-            Case(work, work, *shape, quick=index == 0) for work in SECTIONS[:5] for index, shape in enumerate(_SMALL)
-        ]
+        rows = [Case(work, work, *shape, quick=index == 0) for work in TRANSFORMS for index, shape in enumerate(_SMALL)]
+        return rows + _front_ends(_SMALL_FRONT_ENDS)
     rows = [
         Case(work, work, *row[:4], target=row[4], quick=row[4] is not None)
         for work, shapes in (("stft", _STFT), ("istft", _ISTFT))
@@ -156,7 +181,15 @@ def cases(small: bool = False) -> list[Case]:
         for length in _SEPARATOR_LENGTHS:
             for work in ("stft", "istft"):
                 rows.append(Case("separator", work, 2, length, n_fft, hop, note=note))
-    return rows
+    return rows + _front_ends(_FRONT_ENDS)
+
+
+def _front_ends(rows: tuple[_FrontEnd, ...]) -> list[Case]:
+    return [
+        Case("frontends", work + backward, batch, length, n_fft, hop, quick=quick, bands=bands)
+        for work, bands, batch, length, n_fft, hop, quick in rows
+        for backward in ("", "-backward")
+    ]
 
 
 def recording_cases(channels: int, length: int) -> list[Case]:

@@ -1,8 +1,9 @@
-"""The three that are compared, and the work they do."""
+"""Transforms: the three that are compared, and the work they do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable
 
 import torch
@@ -12,10 +13,9 @@ from torch.nn import functional as F
 from ..istft import istft
 from ..stft import stft
 from .cases import Case
+from .comparison import Comparison, Results, Work, differentiated, largest_error, noise, random
 
 CONTENDERS = ("torch", "framed", "ours")
-
-Work = Callable[[], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Inputs:
 def make_inputs(case: Case, device: torch.device, signal: Tensor | None = None) -> Inputs:
     """Noise (or the recording), a periodic Hann window, and gradients in the layout of what they are gradients of."""
     if signal is None:
-        signal = torch.empty(case.batch, case.length, device=device).normal_(generator=_generator(device))
+        signal = noise(case, device)
     window = torch.hann_window(case.n_fft, device=device)
     spectrum = grad_signal = grad_spectrum = None
     if case.work.startswith("istft") or case.work == "stft-backward":
@@ -43,12 +43,8 @@ def make_inputs(case: Case, device: torch.device, signal: Tensor | None = None) 
             spectrum = transform.contiguous() if case.layout == "bins" else transform
     if case.work.endswith("backward") and case.work != "stft-backward":
         samples = (case.frames - 1) * case.hop + case.n_fft % 2
-        grad_signal = torch.empty(case.batch, samples, device=device).normal_(generator=_generator(device))
+        grad_signal = random((case.batch, samples), device)
     return Inputs(signal, window, spectrum, grad_signal, grad_spectrum)
-
-
-def _generator(device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(1)
 
 
 def _beginning(case: Case, inputs: Inputs, device: torch.device) -> tuple[Inputs, int, int]:
@@ -83,21 +79,11 @@ def work_of(contender: str, case: Case, inputs: Inputs) -> Work:
     if case.work == "istft":
         return lambda: (inverse(spectrum),)
     if case.work == "stft-backward":
-        return _differentiated(forward, signal, inputs.grad_spectrum)
+        return differentiated(forward, signal, inputs.grad_spectrum)
     if case.work == "istft-backward":
         assert spectrum is not None
-        return _differentiated(inverse, spectrum, inputs.grad_signal)
-    return _differentiated(lambda x: inverse(forward(x)), signal, inputs.grad_signal)
-
-
-def _differentiated(function: Callable[[Tensor], Tensor], leaf: Tensor, grad: Tensor | None) -> Work:
-    leaf = leaf.detach().requires_grad_()
-
-    def work() -> tuple[Tensor, ...]:
-        out = function(leaf)
-        return out.detach(), *torch.autograd.grad(out, leaf, grad)
-
-    return work
+        return differentiated(inverse, spectrum, inputs.grad_signal)
+    return differentiated(lambda x: inverse(forward(x)), signal, inputs.grad_signal)
 
 
 # --- torch and ours --------------------------------------------------------------------------------------------------
@@ -189,13 +175,17 @@ class Reference:
         reduced, self._samples, self._frames = _beginning(case, inputs, device)
         self._results = work_of("torch", case, reduced)()
 
-    def error(self, results: tuple[Tensor, ...]) -> float:
+    def error(self, results: Results) -> float:
         """The largest difference, relative to the largest value; of outputs and gradients, the worse one."""
-        worst = 0.0
-        for got, exact in zip(results, self._results):
-            count = self._frames if got.dim() == 3 else self._samples
-            exact = exact[..., :count]
-            apart = got[:1, ..., :count].to(exact.device).to(exact.dtype) - exact
-            relative = (apart.abs().max() / exact.abs().max()).item()
-            worst = relative if not relative <= worst else worst  # NaN wins
-        return worst
+        counts = [self._frames if result.dim() == 3 else self._samples for result in results]
+        got = tuple(result[..., :count] for result, count in zip(results, counts))
+        return largest_error(got, tuple(exact[..., :count] for exact, count in zip(self._results, counts)))
+
+
+def compare(case: Case, device: torch.device, signal: Tensor | None) -> Comparison:
+    """A row of transforms, of noise or of a recording."""
+    inputs = make_inputs(case, device, signal)
+    return Comparison(
+        {name: partial(work_of, name, case, inputs) for name in CONTENDERS},
+        lambda where: Reference(case, inputs, where).error,
+    )

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from . import contenders, front_ends
 from .cases import Case
 from .clocks import Clock, Prepared, Spread
-from .contenders import CONTENDERS, Inputs, Reference, Work, make_inputs, work_of
+from .comparison import ON_THE_HOST, Comparison, Work
 
 _FRAMED_COPIES = 4  # frames-sized tensors that the baselines hold at a time, about
 
@@ -45,6 +46,7 @@ def measure(case: Case, clock: Clock, effort: Effort, signal: torch.Tensor | Non
         "n_fft": case.n_fft,
         "hop": case.hop,
         "layout": case.layout,
+        "bands": case.bands,
         "note": case.note,
         "quick": case.quick,
         "floor_bytes": case.floor_bytes,
@@ -65,45 +67,55 @@ def measure(case: Case, clock: Clock, effort: Effort, signal: torch.Tensor | Non
     return row
 
 
+def compare(case: Case, device: torch.device, signal: torch.Tensor | None = None) -> Comparison:
+    """The row's contenders and their reference, with data on the device."""
+    if case.section == "frontends":
+        return front_ends.compare(case, device)
+    return contenders.compare(case, device, signal)
+
+
 def _fill(row: dict[str, Any], case: Case, clock: Clock, effort: Effort, signal: torch.Tensor | None) -> None:
-    inputs = make_inputs(case, clock.device, signal)
-    works = {name: work_of(name, case, inputs) for name in CONTENDERS}
-    found: dict[str, dict[str, Any]] = {name: {} for name in works}
-    for name, work in list(works.items()):
-        before = clock.allocated()
+    comparison = compare(case, clock.device, signal)
+    works: dict[str, Work] = {}
+    found: dict[str, dict[str, Any]] = {name: {} for name in comparison.makers}
+    for name, note in comparison.notes.items():
+        found[name]["note"] = note
+    for name, make in comparison.makers.items():
         try:
+            work = make()
+            before = clock.allocated()
             results = work()
-        except RuntimeError as error:  # a library that has no transform of this size, or an operator that is missing
+        except RuntimeError as error:  # a library that has no transform of this size, or is not there
             if name == "ours":
                 raise
             found[name]["failed"] = str(error).splitlines()[0]
-            del works[name]
             continue
+        works[name] = work
         row["result_bytes"] = sum(result.nbytes for result in results)
         del results
         clock.synchronize()
         found[name]["kept_bytes"] = clock.allocated() - before
-        found[name]["peak_bytes"] = clock.peak(work)
-    _add_errors(found, case, clock, inputs, works)
+        found[name]["peak_bytes"] = None if name in ON_THE_HOST else clock.peak(work)
+    _add_errors(found, comparison, clock, works)
     _add_times(found, clock, effort, works)
     row["contenders"] = found
     row.update(_summary(case, found))
 
 
-def _add_errors(found: Any, case: Case, clock: Clock, inputs: Inputs, works: dict[str, Work]) -> None:
+def _add_errors(found: Any, comparison: Comparison, clock: Clock, works: dict[str, Work]) -> None:
     # MPS has no float64
-    device = torch.device("cpu") if clock.kind == "mps" else clock.device
-    reference = Reference(case, inputs, device)
+    error = comparison.reference(torch.device("cpu") if clock.kind == "mps" else clock.device)
     for name, work in works.items():
-        found[name]["error"] = reference.error(work())
+        found[name]["error"] = error(work())
 
 
 def _add_times(found: Any, clock: Clock, effort: Effort, works: dict[str, Work]) -> None:
     # graphs keep the memory of their calls
     free, peaks = clock.free_bytes(), sum(found[name]["peak_bytes"] or 0 for name in works)
     graphs = free is None or 3 * peaks < free
-    hot = {name: clock.prepare(work, effort.sample_ms, graphs) for name, work in works.items()}
-    cold = {name: clock.prepare_cold(work, graphs) for name, work in works.items()}
+    on_device = {name: work for name, work in works.items() if name not in ON_THE_HOST}
+    hot = {name: clock.prepare(work, effort.sample_ms, graphs) for name, work in on_device.items()}
+    cold = {name: clock.prepare_cold(work, graphs) for name, work in on_device.items()}
     calls = {}
     for name, work in works.items():
         once = min(clock.wall(work, 1), clock.wall(work, 2))
@@ -115,9 +127,9 @@ def _add_times(found: Any, clock: Clock, effort: Effort, works: dict[str, Work])
             break
         # in turns, and each round begins with another one
         turn = names[repeat % len(names) :] + names[: repeat % len(names)]
-        for name in turn:
+        for name in filter(hot.__contains__, turn):
             times.setdefault((name, "gpu"), []).append(clock.elapsed(hot[name].run) / hot[name].calls)
-        for name in turn:
+        for name in filter(cold.__contains__, turn):
             times.setdefault((name, "cold"), []).append(clock.cold(cold[name].run))
         for name in turn:
             times.setdefault((name, "wall"), []).append(clock.wall(works[name], calls[name]))
@@ -131,14 +143,16 @@ def _add_times(found: Any, clock: Clock, effort: Effort, works: dict[str, Work])
 
 
 def _summary(case: Case, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Ratios of torch (and of the framed baseline) to ours: above 1 is better than they are."""
+    """Ratios of each rival to ours: above 1 is better than it is. Those to torch have the bare name of the measure."""
     ours = found["ours"]
     ratios: dict[str, float] = {}
-    for which in ("gpu", "cold", "wall"):
-        for rival, label in (("torch", which), ("framed", f"{which}_framed")):
-            if f"{which}_ms" in found[rival]:
-                ratios[label] = round(found[rival][f"{which}_ms"]["median"] / ours[f"{which}_ms"]["median"], 4)
-    for rival, label in (("torch", "memory"), ("framed", "memory_framed")):
-        if found[rival].get("peak_bytes") and ours["peak_bytes"]:
-            ratios[label] = round(found[rival]["peak_bytes"] / ours["peak_bytes"], 4)
+    for which, key in (("gpu", "gpu_ms"), ("cold", "cold_ms"), ("wall", "wall_ms"), ("memory", "peak_bytes")):
+        for rival, theirs in found.items():
+            if rival != "ours" and theirs.get(key) and ours[key]:
+                label = which if rival == "torch" else f"{which}_{rival}"
+                ratios[label] = round(_amount(theirs[key]) / _amount(ours[key]), 4)
     return {"ratios": ratios, "gbps": round(case.floor_bytes / ours["gpu_ms"]["median"] / 1e6, 2)}
+
+
+def _amount(measured: Any) -> float:
+    return float(measured["median"] if isinstance(measured, dict) else measured)

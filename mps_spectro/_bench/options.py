@@ -8,7 +8,9 @@ from .cases import SECTIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quick", action="store_true", help="only the rows with a target, and fewer repeats")
+    parser.add_argument(
+        "--quick", action="store_true", help="only the rows that say most (all with a target), and fewer repeats"
+    )
     parser.add_argument("--section", action="append", choices=SECTIONS, help="only this section; may be repeated")
     parser.add_argument("--device", choices=("cuda", "mps", "cpu"), help="default: the best one of this machine")
     parser.add_argument("--audio", metavar="FILE", help="measure on this recording too")

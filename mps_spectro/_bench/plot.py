@@ -7,6 +7,8 @@ from typing import Any
 from .cases import TITLES
 from .report import label
 
+_NAMES = {"framed": "frames + library FFT", "peer": "the peer"}
+
 
 def plot(path: str, meta: dict[str, Any], rows: list[dict[str, Any]]) -> str | None:
     """Draws one panel per section. Returns what is missing if it cannot."""
@@ -26,11 +28,11 @@ def plot(path: str, meta: dict[str, Any], rows: list[dict[str, Any]]) -> str | N
     panels = figure.subplots(len(sections), 1, squeeze=False, height_ratios=[count + 1.5 for count in counts])[:, 0]
     for panel, section in zip(panels, sections):
         shown = [row for row in rows if row["section"] == section][::-1]
-        for offset, rival, colour in ((0.19, "gpu", "#3b6ea5"), (-0.19, "gpu_framed", "#c9a227")):
-            widths = [row["ratios"].get(rival, 0.0) for row in shown]
+        second = next(name for name in shown[0]["contenders"] if name != "torch")
+        for offset, rival, colour in ((0.19, "torch", "#3b6ea5"), (-0.19, second, "#c9a227")):
+            widths = [row["ratios"].get("gpu" if rival == "torch" else f"gpu_{rival}", 0.0) for row in shown]
             places = [index + offset for index in range(len(shown))]
-            name = "than torch" if rival == "gpu" else "than frames + library FFT"
-            panel.barh(places, widths, height=0.36, color=colour, label=name)
+            panel.barh(places, widths, height=0.36, color=colour, label=f"than {_NAMES.get(rival, rival)}")
         for index, row in enumerate(shown):
             share = row["gbps"] / meta["bandwidth_gbps"]
             panel.text(row["ratios"]["gpu"], index + 0.19, f" {share:.0%} of bandwidth", va="center", fontsize=7)
@@ -38,6 +40,6 @@ def plot(path: str, meta: dict[str, Any], rows: list[dict[str, Any]]) -> str | N
         panel.axvline(1.0, color="black", linewidth=0.8)
         panel.margins(x=0.12)
         panel.set_title(TITLES[section], fontsize=10, loc="left")
-    panels[0].legend(fontsize=8, loc="lower right")
+        panel.legend(fontsize=8, loc="lower right")
     figure.savefig(path)
     return None

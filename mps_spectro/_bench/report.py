@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Iterator
 
-from .cases import SECTIONS, TITLES, Case
+from .cases import TITLES, TRANSFORMS, Case
 
 SCHEMA = 1
 _CLOCKS = (("gpu", "hot"), ("cold", "cold"), ("wall", "wall"))
@@ -21,7 +21,7 @@ def header(meta: dict[str, Any]) -> str:
         f"- elementwise bandwidth of this device, measured: {meta['bandwidth_gbps']:.0f} GB/s (bytes read and written)",
         f"- medians of {meta['repeats']} interleaved measurements (quartiles); times in ms",
         "- hot and cold: time on the device, one call after another and with flushed caches; wall: eager, per call",
-        "- share: signal once and spectrum once, per transform, over hot time and over that bandwidth",
+        "- share: signal once and spectrum (or bands) once, per transform, over hot time and over that bandwidth",
         "- memory: MiB beyond the inputs at the worst moment, results included",
         "- error: largest difference from float64, relative to the largest value",
     ]
@@ -35,7 +35,7 @@ def section_title(section: str) -> str:
 
 
 def tables(section: str, rows: list[dict[str, Any]], bandwidth: float) -> Iterator[str]:
-    """The two tables of a section: times, then memory and error."""
+    """The two tables of a section: times, then memory and error; then what is to be said about contenders."""
     rows = [row for row in rows if row["section"] == section]
     done = [row for row in rows if "contenders" in row]
     for row in rows:
@@ -44,30 +44,39 @@ def tables(section: str, rows: list[dict[str, Any]], bandwidth: float) -> Iterat
                 yield f"{label(row)}: {why}, {row[why]}\n"
     if not done:
         return
-    yield (
-        "| case | clock | torch | framed | ours | vs torch | vs framed | GB/s | share |\n"
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|"
-    )
+    names = list(done[0]["contenders"])
+    rivals = [name for name in names if name != "ours"]
+    heads = ["case", "clock", *names, *(f"vs {rival}" for rival in rivals), "GB/s", "share"]
+    yield _line(*heads) + "\n|---|---|" + "--:|" * (len(heads) - 2)
     for row in done:
         for key, name in _CLOCKS:
-            times = [_time(row["contenders"][who], key) for who in ("torch", "framed", "ours")]
-            ratios = [_ratio(row, key), _ratio(row, f"{key}_framed")]
+            times = [_time(row["contenders"][who], key) for who in names]
+            ratios = [_ratio(row, key if rival == "torch" else f"{key}_{rival}") for rival in rivals]
             share = [f"{row['gbps']:.0f}", f"{row['gbps'] / bandwidth:.0%}"] if key == "gpu" else ["", ""]
             yield _line(label(row) if key == "gpu" else "", name, *times, *ratios, *share)
     yield ""
-    yield "| case | memory torch | framed | ours | results | error torch | framed | ours |"
-    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
+    yield _line("case", f"memory {names[0]}", *names[1:], "results", f"error {names[0]}", *names[1:])
+    yield "|---|" + "--:|" * (2 * len(names) + 1)
     for row in done:
         who = row["contenders"]
-        peaks = [_mebibytes(who[name].get("peak_bytes")) for name in ("torch", "framed", "ours")]
-        found = [f"{who[name]['error']:.1e}" if "error" in who[name] else "-" for name in ("torch", "framed", "ours")]
+        peaks = [_mebibytes(who[name].get("peak_bytes")) for name in names]
+        found = [f"{who[name]['error']:.1e}" if "error" in who[name] else "-" for name in names]
         yield _line(label(row), *peaks, _mebibytes(row["result_bytes"]), *found)
+    remarks = {
+        f"- {name} of {row['work'].removesuffix('-backward')}: {contender[what]}": None
+        for row in done
+        for name, contender in row["contenders"].items()
+        for what in ("note", "failed")
+        if what in contender
+    }
+    if remarks:
+        yield "\n" + "\n".join(remarks)
 
 
 def label(row: dict[str, Any]) -> str:
     """A row's configuration in a few words."""
     text = f"B{row['batch']} T{_count(row['length'])} {row['n_fft']}/{row['hop']}"
-    if row["section"] not in SECTIONS[:5]:
+    if row["section"] not in TRANSFORMS:
         text = f"{row['work']} {text}"
     text += " bins-major" if row["layout"] == "bins" else ""
     return text + (f" ({row['note']})" if row["note"] else "")
@@ -108,7 +117,7 @@ def targets(rows: list[dict[str, Any]], cases: list[Case], bandwidth: float) -> 
 
 
 def _torch_error(row: dict[str, Any]) -> float:
-    error: float = row["contenders"]["torch"].get("error", float("inf"))
+    error: float = row["contenders"].get("torch", {}).get("error", float("inf"))
     return error
 
 
