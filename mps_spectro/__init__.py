@@ -5,8 +5,11 @@
 
 from ._backend import use_backend
 from ._diagnostics import diagnostics
+from .chroma import chroma_stft
+from .descriptors import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff
 from .dynamic import DynamicMelSpectrogramTransform, dynamic_mel_spectrogram, dynamic_spectrogram
 from .filters import amplitude_to_db, melscale_fbanks
+from .framewise import rms, zero_crossing_rate
 from .mel import (
     CompatMelSpectrogramTransform,
     LogMelSpectrogramTransform,
@@ -27,6 +30,7 @@ __all__ = [
     "MelSpectrogramTransform",
     "__version__",
     "amplitude_to_db",
+    "chroma_stft",
     "diagnostics",
     "dynamic_mel_spectrogram",
     "dynamic_spectrogram",
@@ -34,6 +38,12 @@ __all__ = [
     "mel_spectrogram",
     "melscale_fbanks",
     "patch_torch",
+    "rms",
+    "spectral_bandwidth",
+    "spectral_centroid",
+    "spectral_contrast",
+    "spectral_rolloff",
     "stft",
     "use_backend",
+    "zero_crossing_rate",
 ]
