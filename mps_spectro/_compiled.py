@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Callable
+from typing import Any, Callable, Hashable
 
 import torch
+
+from ._cache import BoundedCache
 
 _KEPT = "_compiled"
 _lock = threading.Lock()
@@ -21,16 +23,22 @@ def _compile(method: Callable[..., Any], options: dict[str, Any], backend: str |
 
 
 class CompiledMethods:
-    """Mixin of modules, before `nn.Module` among the bases. Copies and pickles of a module begin without any."""
+    """Mixin of modules, before `nn.Module` among the bases. Copies and pickles of a module begin without any.
+
+    A module keeps the 64 that were used last.
+    """
 
     def _compiled_method(self, name: str, backend: str | Callable[..., Any], **options: Any) -> Callable[..., Any]:
         """The method `name` with these keyword arguments (hashable), compiled: the same function each time."""
         key = (name, backend, tuple(sorted(options.items())))
+        return self._compiled_once(key, lambda: _compile(getattr(self, name), options, backend))
+
+    def _compiled_once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         with _lock:
-            kept = self.__dict__.setdefault(_KEPT, {})
-            if key not in kept:
-                kept[key] = _compile(getattr(self, name), options, backend)
-            return kept[key]
+            kept = self.__dict__.get(_KEPT)
+            if kept is None:
+                kept = self.__dict__[_KEPT] = BoundedCache("compiled methods", 64)
+        return kept.get(key, make)
 
     def get_compiled(self, *, backend: str | Callable[..., Any] = "aot_eager") -> Callable[..., Any]:
         """The module under torch.compile: the same function each time, with the values of the module.

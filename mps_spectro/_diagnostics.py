@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from typing import Any
 
-from ._cache import cache_sizes
+from ._cache import cache_report, forget_counts
 
 _lock = threading.Lock()
 _kernel_calls: Counter[str] = Counter()
@@ -40,11 +40,12 @@ def diagnostics(reset: bool = False) -> dict[str, Any]:
     """Counts of what this process has run since the start or the last reset.
 
     Args:
-        reset: set the counters to zero after reading them; caches are kept.
+        reset: set the counters to zero after reading them; what the caches hold is kept.
 
     Returns:
         `kernel_calls` {op name: launches}, `torch_route` {reason: calls}, `backend_calls` {backend: calls},
-        `compiles` {"count", "seconds"}, `caches` {name: {"size", "limit"}}.
+        `compiles` {"count", "seconds"}, `caches` {name: {"size", "limit", "hits", "misses"}}, where caches of one name
+        (each transform has one for what it has compiled) are added up.
     """
     with _lock:
         report = {
@@ -52,10 +53,11 @@ def diagnostics(reset: bool = False) -> dict[str, Any]:
             "torch_route": dict(_torch_route),
             "backend_calls": dict(_backend_calls),
             "compiles": {"count": int(_compiles["count"]), "seconds": _compiles["seconds"]},
-            "caches": cache_sizes(),
+            "caches": cache_report(),
         }
         if reset:
             for counter in (_kernel_calls, _torch_route, _backend_calls):
                 counter.clear()
             _compiles.update(count=0, seconds=0.0)
+            forget_counts()
     return report

@@ -245,8 +245,8 @@ def _block(key: str, value: Any) -> list[str]:
 
 def _flat(entry: Any) -> str:
     if isinstance(entry, dict):
-        if entry.keys() == {"size", "limit"}:
-            return f"{entry['size']} of {entry['limit']}"
+        if entry.keys() == {"size", "limit", "hits", "misses"}:
+            return f"{entry['size']} of {entry['limit']}, {entry['hits']} hits, {entry['misses']} misses"
         return ", ".join(f"{name} {_flat(value)}" for name, value in entry.items()) or "none"
     if isinstance(entry, (list, tuple)):
         return ", ".join(map(_flat, entry)) or "none"
