@@ -10,6 +10,7 @@ from .descriptors import spectral_bandwidth, spectral_centroid, spectral_contras
 from .dynamic import DynamicMelSpectrogramTransform, dynamic_mel_spectrogram, dynamic_spectrogram
 from .filters import amplitude_to_db, melscale_fbanks
 from .framewise import rms, zero_crossing_rate
+from .log_triangular import log_triangular_fbanks
 from .mel import (
     CompatMelSpectrogramTransform,
     LogMelSpectrogramTransform,
@@ -35,6 +36,7 @@ __all__ = [
     "dynamic_mel_spectrogram",
     "dynamic_spectrogram",
     "istft",
+    "log_triangular_fbanks",
     "mel_spectrogram",
     "melscale_fbanks",
     "patch_torch",
