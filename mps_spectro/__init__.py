@@ -6,8 +6,10 @@
 from ._backend import use_backend
 from ._diagnostics import diagnostics
 from .chroma import chroma_stft
+from .compile_cache import RepeatedShapeCompileCache
 from .descriptors import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff
 from .dynamic import DynamicMelSpectrogramTransform, dynamic_mel_spectrogram, dynamic_spectrogram
+from .fft_params import make_window, resolve_fft_params
 from .filters import amplitude_to_db, melscale_fbanks
 from .framewise import rms, zero_crossing_rate
 from .log_triangular import log_triangular_fbanks
@@ -17,7 +19,9 @@ from .mel import (
     MelSpectrogramTransform,
     mel_spectrogram,
 )
+from .mfcc import MFCCTransform, dct_matrix, mfcc
 from .patch import patch_torch
+from .transform import SpectralTransform, get_transform
 
 # after everything that imports these modules: the functions take the names that their modules had on the package
 from .istft import istft  # isort: skip
@@ -28,18 +32,26 @@ __all__ = [
     "CompatMelSpectrogramTransform",
     "DynamicMelSpectrogramTransform",
     "LogMelSpectrogramTransform",
+    "MFCCTransform",
     "MelSpectrogramTransform",
+    "RepeatedShapeCompileCache",
+    "SpectralTransform",
     "__version__",
     "amplitude_to_db",
     "chroma_stft",
+    "dct_matrix",
     "diagnostics",
     "dynamic_mel_spectrogram",
     "dynamic_spectrogram",
+    "get_transform",
     "istft",
     "log_triangular_fbanks",
+    "make_window",
     "mel_spectrogram",
     "melscale_fbanks",
+    "mfcc",
     "patch_torch",
+    "resolve_fft_params",
     "rms",
     "spectral_bandwidth",
     "spectral_centroid",
