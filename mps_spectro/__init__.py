@@ -10,6 +10,7 @@ from .compile_cache import RepeatedShapeCompileCache
 from .descriptors import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff
 from .dynamic import DynamicMelSpectrogramTransform, dynamic_mel_spectrogram, dynamic_spectrogram
 from .fft_params import make_window, resolve_fft_params
+from .filtered import FilteredSpectrogramTransform, filtered_spectrogram
 from .filters import amplitude_to_db, melscale_fbanks
 from .framewise import rms, zero_crossing_rate
 from .log_triangular import log_triangular_fbanks
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CompatMelSpectrogramTransform",
     "DynamicMelSpectrogramTransform",
+    "FilteredSpectrogramTransform",
     "LogMelSpectrogramTransform",
     "MFCCTransform",
     "MelSpectrogramTransform",
@@ -43,6 +45,7 @@ __all__ = [
     "diagnostics",
     "dynamic_mel_spectrogram",
     "dynamic_spectrogram",
+    "filtered_spectrogram",
     "get_transform",
     "istft",
     "log_triangular_fbanks",
