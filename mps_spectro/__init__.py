@@ -14,6 +14,7 @@ from .filtered import FilteredSpectrogramTransform, filtered_spectrogram
 from .filters import amplitude_to_db, melscale_fbanks
 from .framewise import rms, zero_crossing_rate
 from .log_triangular import log_triangular_fbanks
+from .madmom import madmom_log_spectrogram, save_log_spectrogram
 from .mel import (
     CompatMelSpectrogramTransform,
     LogMelSpectrogramTransform,
@@ -49,6 +50,7 @@ __all__ = [
     "get_transform",
     "istft",
     "log_triangular_fbanks",
+    "madmom_log_spectrogram",
     "make_window",
     "mel_spectrogram",
     "melscale_fbanks",
@@ -56,6 +58,7 @@ __all__ = [
     "patch_torch",
     "resolve_fft_params",
     "rms",
+    "save_log_spectrogram",
     "spectral_bandwidth",
     "spectral_centroid",
     "spectral_contrast",
