@@ -23,6 +23,7 @@ from .mel import (
 )
 from .mfcc import MFCCTransform, dct_matrix, mfcc
 from .patch import patch_torch
+from .spectral_diff import positive_spectral_diff
 from .transform import SpectralTransform, get_transform
 
 # after everything that imports these modules: the functions take the names that their modules had on the package
@@ -56,6 +57,7 @@ __all__ = [
     "melscale_fbanks",
     "mfcc",
     "patch_torch",
+    "positive_spectral_diff",
     "resolve_fft_params",
     "rms",
     "save_log_spectrogram",
