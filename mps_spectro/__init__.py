@@ -22,6 +22,7 @@ from .mel import (
     mel_spectrogram,
 )
 from .mfcc import MFCCTransform, dct_matrix, mfcc
+from .features import SpectralFeatureTransform, spectral_features
 from .patch import patch_torch
 from .spectral_diff import positive_spectral_diff
 from .transform import SpectralTransform, get_transform
@@ -39,6 +40,7 @@ __all__ = [
     "MFCCTransform",
     "MelSpectrogramTransform",
     "RepeatedShapeCompileCache",
+    "SpectralFeatureTransform",
     "SpectralTransform",
     "__version__",
     "amplitude_to_db",
@@ -64,6 +66,7 @@ __all__ = [
     "spectral_bandwidth",
     "spectral_centroid",
     "spectral_contrast",
+    "spectral_features",
     "spectral_rolloff",
     "stft",
     "use_backend",

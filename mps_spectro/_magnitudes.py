@@ -82,7 +82,7 @@ def bin_ramp(n_fft: int, dtype: torch.dtype = torch.float32, device: torch.devic
         # an inference tensor must not reach a later training step
         with torch.inference_mode(False), torch.no_grad():
             bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu")
-            return (bins / max(1, n_fft // 2)).to(device, dtype)
+            return (bins / max(1, n_fft // 2)).to(dtype).to(device)
 
     if traced():
         return make()

@@ -75,7 +75,7 @@ def chroma_bank(
     def make() -> Tensor:
         # an inference tensor must not reach a later training step
         with torch.inference_mode(False), torch.no_grad():
-            return _build(sample_rate, n_fft, n_chroma, tuning).to(device, dtype)
+            return _build(sample_rate, n_fft, n_chroma, tuning).to(dtype).to(device)
 
     if traced():
         return make()

@@ -13,15 +13,8 @@ import torch
 from conftest import Route
 from torch import Tensor
 
-from mps_spectro import use_backend
-from mps_spectro.descriptors import (
-    contrast_bands,
-    moments,
-    spectral_bandwidth,
-    spectral_centroid,
-    spectral_contrast,
-    spectral_rolloff,
-)
+from mps_spectro import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff, use_backend
+from mps_spectro.descriptors import contrast_bands, moments
 
 librosa = pytest.importorskip("librosa")
 # librosa warns of signals shorter than n_fft
@@ -293,7 +286,7 @@ SMALL: dict[str, Any] = {"n_fft": 16, "hop_length": 5, "sample_rate": 1600}
     ],
 )
 def test_gradcheck(ours: Callable[..., Tensor], options: dict[str, Any]) -> None:
-    x = torch.randn(2, 23, dtype=torch.float64).requires_grad_()
+    x = torch.randn(1, 18, dtype=torch.float64).requires_grad_()
     window = (torch.rand(16, dtype=torch.float64) + 0.5).requires_grad_()
 
     def function(x: Tensor, window: Tensor) -> Tensor:
@@ -335,7 +328,7 @@ def test_gradients_of_every_route_are_those_in_float64(route: Route) -> None:
 def test_compiles_whole(name: str) -> None:
     ours = FUNCTIONS[name][0]
     compiled = torch.compile(lambda x: ours(x, n_fft=512), fullgraph=True, backend="aot_eager")
-    for length in (4000, 4321, 5000):
+    for length in (4000, 4321):
         x, y = (cases.signal(22050)[None, :length].clone().requires_grad_() for _ in range(2))
         got, expected = compiled(x), ours(y, n_fft=512)
         assert cases.error(got, expected.detach(), floor=1.0) < 1e-5
