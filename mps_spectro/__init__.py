@@ -9,6 +9,7 @@ from .chroma import chroma_stft
 from .compile_cache import RepeatedShapeCompileCache
 from .descriptors import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff
 from .dynamic import DynamicMelSpectrogramTransform, dynamic_mel_spectrogram, dynamic_spectrogram
+from .features import SpectralFeatureTransform, spectral_features
 from .fft_params import make_window, resolve_fft_params
 from .filtered import FilteredSpectrogramTransform, filtered_spectrogram
 from .filters import amplitude_to_db, melscale_fbanks
@@ -22,7 +23,6 @@ from .mel import (
     mel_spectrogram,
 )
 from .mfcc import MFCCTransform, dct_matrix, mfcc
-from .features import SpectralFeatureTransform, spectral_features
 from .patch import patch_torch
 from .spectral_diff import positive_spectral_diff
 from .transform import SpectralTransform, get_transform
