@@ -23,6 +23,7 @@ from .mel import (
     mel_spectrogram,
 )
 from .mfcc import MFCCTransform, dct_matrix, mfcc
+from .onset import onset_strength, onset_strength_multi
 from .patch import patch_torch
 from .spectral_diff import positive_spectral_diff
 from .transform import SpectralTransform, get_transform
@@ -58,6 +59,8 @@ __all__ = [
     "mel_spectrogram",
     "melscale_fbanks",
     "mfcc",
+    "onset_strength",
+    "onset_strength_multi",
     "patch_torch",
     "positive_spectral_diff",
     "resolve_fft_params",

@@ -142,7 +142,7 @@ def mfcc(
         hop_length: samples between frames.
         win_length: samples of the window, centred in n_fft; default n_fft.
         n_mels, f_min, f_max, norm, mel_scale: the bank, as for `melscale_fbanks` with convention="librosa".
-        power: exponent of the magnitudes.
+        power: exponent of the magnitudes. With 1, bands 80 dB below a pure tone lie below the rounding of float32.
         top_db: how far below the largest value of its group a band may lie; None for no limit.
         mode: the groups of `top_db`, as for `amplitude_to_db`. "per_example", the default, is librosa of each signal
             of a batch by itself. librosa of the whole batch has one group, which is "torchaudio_compat" for up to
