@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 from typing import Any
 
@@ -21,6 +20,7 @@ from ._envelope import envelope
 from ._float_buffers import FloatBuffers
 from ._frontend import signal
 from ._reference import PAD_MODES, full_length
+from ._shown import shown
 from ._window_functions import WindowFunction
 from .fft_params import make_window
 from .istft import _by_torch, istft
@@ -61,7 +61,9 @@ class SpectralModule(CompiledMethods, FloatBuffers):
         normalized: bool = False,
         istft_backend_policy: str | None = None,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self._shown = shown(SpectralModule, arguments)
         self.n_fft, self.hop_length, self.win_length = _sizes(n_fft, hop_length, win_length)
         self.window_fn = window_fn
         self.periodic = flag("periodic", periodic)
@@ -289,14 +291,7 @@ class SpectralModule(CompiledMethods, FloatBuffers):
         return remember(_moved_windows, self.window, _moved, dtype, device)
 
     def extra_repr(self) -> str:
-        shown = [] if self._given is None else [f"window=({self._given},)"]
-        for name, parameter in inspect.signature(SpectralModule.__init__).parameters.items():
-            if name not in ("self", "window"):
-                value = getattr(self, name)
-                default = {"win_length": self.n_fft, "istft_backend_policy": "auto"}.get(name, parameter.default)
-                if value != default:
-                    shown.append(f"{name}={getattr(value, '__name__', None) or repr(value)}")
-        return ", ".join(shown)
+        return self._shown
 
 
 def _policy(name: str, value: str) -> str:

@@ -23,7 +23,7 @@ import mps_spectro
 from mps_spectro import SpectralTransform, diagnostics, get_transform, make_window, resolve_fft_params, use_backend
 from mps_spectro._cache import clear_caches
 
-FLOAT32 = 2e-6  # largest error over the largest value
+FLOAT32 = 1e-6  # largest error over the largest value
 FLOAT64 = 1e-13
 
 torch_stft, torch_istft = torch.stft, torch.istft
@@ -153,7 +153,7 @@ def test_constant_padding_is_padding_by_hand(route: Route, tail: str) -> None:
     x = cases.noise(2, 4000).float().to(route.device)
     behind = 256 if tail == "symmetric" else (32 - 1) * 128 - 256 + 512 - 4000
     expected = plain.stft(nn.functional.pad(x, (256, behind)))
-    assert expected.shape[-1] == (32 if tail == "minimal" else 32)
+    assert expected.shape[-1] == 32
     torch.testing.assert_close(transform.stft(x), expected, atol=1e-6, rtol=1e-6)
 
 
@@ -826,7 +826,7 @@ def test_modules_made_in_inference_mode_train() -> None:
 def test_repr_and_attributes() -> None:
     assert repr(SpectralTransform(64, 16)) == "SpectralTransform(n_fft=64, hop_length=16)"
     given = SpectralTransform(64, 16, 50, window=torch.ones(50))
-    assert repr(given) == "SpectralTransform(window=(50,), n_fft=64, hop_length=16, win_length=50)"
+    assert repr(given) == "SpectralTransform(n_fft=64, hop_length=16, win_length=50, window=(50,))"
     transform = SpectralTransform(64, 16, 50, torch.hamming_window, periodic=False, normalized=True, **cases.MINIMAL)
     assert repr(transform) == (
         "SpectralTransform(n_fft=64, hop_length=16, win_length=50, window_fn=hamming_window, periodic=False, "
