@@ -7,7 +7,8 @@
 
 A ratio below the baseline's by more than --allowed-regression, and a row or a ratio that is missing, are failures; the
 exit status is then 1. A quick run is compared with the baseline's quick rows. Another device is a warning: its ratios
-may differ for good reasons. Ratios to the framed baseline and to libraries on the CPU are not compared.
+may differ for good reasons. Ratios to the framed baseline, to libraries on the CPU
+and to our own compiled functions are not compared.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ METRICS = {
     "wall": "eager wall time",
     "memory": "peak memory",
 }
-NOT_COMPARED = ("framed", "librosa")
+NOT_COMPARED = ("framed", "librosa", "compiled")
 
 
 def compare(new: dict[str, Any], base: dict[str, Any], allowed: float, metrics: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TRANSFORMS = ("stft", "istft", "stft-backward", "istft-backward", "round-trip-backward")
-SECTIONS = (*TRANSFORMS, "separator", "frontends")
+SECTIONS = (*TRANSFORMS, "separator", "frontends", "features")
 TITLES = {
     "stft": "stft",
     "istft": "istft",
@@ -14,6 +14,7 @@ TITLES = {
     "round-trip-backward": "stft and istft, forward and backward",
     "separator": "Separators: stereo at 44.1 kHz, 195 s and 267 s",
     "frontends": "Front ends: from the signal to scaled bands",
+    "features": "Features: six spectral descriptors of one spectrum",
     "recording": "The recording",
 }
 
@@ -150,6 +151,8 @@ _FRONT_ENDS: tuple[_FrontEnd, ...] = (
     ("rmvpe-keyshift-3", 128, 1, _160K, 1218, 160, False),
     ("rmvpe-keyshift-3", 128, 32, _480K, 1218, 160, True),
 )
+# batch, length, quick
+_FEATURES = ((1, _160K, False), (4, _160K, True), (32, _480K, False))
 # for the shaders on the CPU, which run a thousand times slower than on a GPU
 _SMALL = ((1, _16K, 512, 128), (1, _16K, 1024, 256), (1, _16K, 400, 160), (1, 4_000, 20, 5), (1, _16K, 321, 160))
 _SMALL_FRONT_ENDS: tuple[_FrontEnd, ...] = (
@@ -159,13 +162,14 @@ _SMALL_FRONT_ENDS: tuple[_FrontEnd, ...] = (
     ("fcpe", 128, 1, _16K, 1024, 160, False),
     ("rmvpe-keyshift-3", 128, 1, 4_000, 1218, 160, False),
 )
+_SMALL_FEATURES = ((1, _16K, True),)
 
 
 def cases(small: bool = False) -> list[Case]:
     """Every row of a default run; `small`: those that the host runtime can do."""
     if small:
         rows = [Case(work, work, *shape, quick=index == 0) for work in TRANSFORMS for index, shape in enumerate(_SMALL)]
-        return rows + _front_ends(_SMALL_FRONT_ENDS)
+        return rows + _front_ends(_SMALL_FRONT_ENDS) + _features(_SMALL_FEATURES)
     rows = [
         Case(work, work, *row[:4], target=row[4], quick=row[4] is not None)
         for work, shapes in (("stft", _STFT), ("istft", _ISTFT))
@@ -181,7 +185,7 @@ def cases(small: bool = False) -> list[Case]:
         for length in _SEPARATOR_LENGTHS:
             for work in ("stft", "istft"):
                 rows.append(Case("separator", work, 2, length, n_fft, hop, note=note))
-    return rows + _front_ends(_FRONT_ENDS)
+    return rows + _front_ends(_FRONT_ENDS) + _features(_FEATURES)
 
 
 def _front_ends(rows: tuple[_FrontEnd, ...]) -> list[Case]:
@@ -189,6 +193,14 @@ def _front_ends(rows: tuple[_FrontEnd, ...]) -> list[Case]:
         Case("frontends", work + backward, batch, length, n_fft, hop, quick=quick, bands=bands)
         for work, bands, batch, length, n_fft, hop, quick in rows
         for backward in ("", "-backward")
+    ]
+
+
+def _features(rows: tuple[tuple[int, int, bool], ...]) -> list[Case]:
+    rows_of_all = 12 + 1 + 1 + 1 + 7 + 20
+    return [
+        Case("features", "bundle", batch, length, 2048, 512, quick=quick, bands=rows_of_all)
+        for batch, length, quick in rows
     ]
 
 

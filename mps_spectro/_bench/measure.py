@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import contenders, front_ends
+from . import analyses, contenders, front_ends
 from .cases import Case
 from .clocks import Clock, Prepared, Spread
 from .comparison import ON_THE_HOST, Comparison, Work
@@ -69,8 +69,9 @@ def measure(case: Case, clock: Clock, effort: Effort, signal: torch.Tensor | Non
 
 def compare(case: Case, device: torch.device, signal: torch.Tensor | None = None) -> Comparison:
     """The row's contenders and their reference, with data on the device."""
-    if case.section == "frontends":
-        return front_ends.compare(case, device)
+    makers = {"frontends": front_ends.compare, "features": analyses.compare_features}
+    if case.section in makers:
+        return makers[case.section](case, device)
     return contenders.compare(case, device, signal)
 
 
