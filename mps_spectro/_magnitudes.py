@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import torch
@@ -19,14 +20,37 @@ from ._window_functions import WindowFunction, make_window
 _ramps: BoundedCache[Tensor] = BoundedCache("ramps over the bins", 64)
 
 
+def number(name: str, value: float) -> float:
+    """The value, if it is a real number.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    return value
+
+
 def positive(name: str, value: float) -> None:
     """Refuses what is not a positive, finite number.
 
     Raises:
-        ValueError: zero, negative, infinite or not a number.
+        TypeError: no number.
+        ValueError: zero, negative, infinite or NaN.
     """
-    if not 0 < value < math.inf:
+    if not 0 < number(name, value) < math.inf:
         raise ArgumentError(f"{name} must be positive, got {value}")
+
+
+def fraction(name: str, value: float) -> None:
+    """Refuses what does not lie between 0 and 1.
+
+    Raises:
+        TypeError: no number.
+        ValueError: 0, 1 or beyond.
+    """
+    if not 0 < number(name, value) < 1:
+        raise ArgumentError(f"{name} must lie between 0 and 1, got {value}")
 
 
 def descriptor_spectrum(

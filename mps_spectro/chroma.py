@@ -12,7 +12,7 @@ from ._bands_reference import safe_power
 from ._cache import BoundedCache
 from ._coverage import traced
 from ._frontend import signal
-from ._magnitudes import descriptor_spectrum, positive, transformed, window_for
+from ._magnitudes import descriptor_spectrum, number, positive, transformed, window_for
 from ._window_functions import WindowFunction
 
 # of librosa.filters.chroma: the octave that counts most, and how many octaves beside it count
@@ -45,7 +45,7 @@ def check_chroma(sample_rate: float, n_fft: int, n_chroma: int, norm: float | No
     """Refuses what no chroma bank and no norm has.
 
     Raises:
-        TypeError: n_chroma is no integer.
+        TypeError: n_chroma is no integer, norm or tuning no number.
         ValueError: a value out of range.
     """
     positive("sample_rate", sample_rate)
@@ -53,10 +53,10 @@ def check_chroma(sample_rate: float, n_fft: int, n_chroma: int, norm: float | No
         raise ArgumentError(f"n_fft must be at least 2 for chroma, got {n_fft}")
     if integer("n_chroma", n_chroma) < 1:
         raise ArgumentError(f"n_chroma must be at least 1, got {n_chroma}")
-    if norm is not None and not (norm > 0 or norm == -math.inf):
+    if norm is not None and not (number("norm", norm) > 0 or norm == -math.inf):
         raise ArgumentError(f"norm must be None, above 0, inf or -inf, got {norm}")
-    if not isinstance(tuning, (int, float)) or not math.isfinite(tuning):
-        raise ArgumentError(f"tuning must be a finite number of chroma bins, got {tuning!r}")
+    if not math.isfinite(number("tuning", tuning)):
+        raise ArgumentError(f"tuning must be finite, got {tuning}")
 
 
 def chroma_bank(

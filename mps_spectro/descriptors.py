@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._arguments import ArgumentError, integer
 from ._bands_reference import safe_power
-from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, magnitudes, positive
+from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, magnitudes, positive
 from ._window_functions import WindowFunction
 from .filters import amplitude_to_db
 
@@ -18,16 +18,6 @@ _CONTRAST_RANGE = 80.0  # dB that peaks and valleys may lie below the loudest
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
-
-
-def fraction(name: str, value: float) -> None:
-    """Refuses what does not lie between 0 and 1.
-
-    Raises:
-        ValueError: 0, 1 or beyond.
-    """
-    if not 0 < value < 1:
-        raise ArgumentError(f"{name} must lie between 0 and 1, got {value}")
 
 
 class Band(NamedTuple):

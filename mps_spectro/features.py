@@ -15,11 +15,11 @@ from ._coverage import traced
 from ._derived import remember
 from ._float_buffers import FloatBuffers
 from ._frontend import Spectrum, signal
-from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, positive, transformed, window_for
+from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, positive, transformed, window_for
 from ._shown import shown
 from ._window_functions import WindowFunction
 from .chroma import check_chroma, chroma_bank, normalized_classes
-from .descriptors import Band, contrast, contrast_bands, fraction, moments
+from .descriptors import Band, contrast, contrast_bands, moments
 from .filters import amplitude_to_db, db_arguments, mel_bank
 from .mfcc import _check_sizes, _matrix, cepstra
 

@@ -11,6 +11,7 @@ from . import _reference
 from ._arguments import ArgumentError, choice, flag, integer
 from ._bands_reference import safe_power
 from ._frontend import signal
+from ._magnitudes import number
 
 _PAD_MODES = ("constant", "edge", "replicate", "reflect")
 
@@ -86,7 +87,7 @@ def zero_crossing_rate(
     Raises:
         TypeError, ValueError: as `rms`, and a negative threshold.
     """
-    if not threshold >= 0:
+    if not number("threshold", threshold) >= 0:
         raise ArgumentError(f"threshold must be at least 0, got {threshold}")
     padded = _padded(x, frame_length, hop_length, center, pad_mode).detach()
     negative = padded < -threshold

