@@ -404,7 +404,7 @@ def test_a_parameter_as_bank_learns(route: Route) -> None:
 )
 @pytest.mark.parametrize("n_freqs", [8, 9])
 def test_gradcheck(options: dict[str, Any], n_freqs: int) -> None:
-    x = cases.noise(2, 40, seed=1).double().requires_grad_()
+    x = cases.noise(2, 30, seed=1).double().requires_grad_()
     bank = dense_bank(n_freqs, 4).double().requires_grad_()
     window = (torch.hann_window(16, dtype=torch.float64) + 0.1).requires_grad_()
 
@@ -412,8 +412,8 @@ def test_gradcheck(options: dict[str, Any], n_freqs: int) -> None:
         return filtered_spectrogram(x, filterbank=bank, n_fft=16, hop_length=6, window_fn=window, **options)
 
     assert torch.autograd.gradcheck(function, (x, bank, window))
-    if not options:
-        assert torch.autograd.gradgradcheck(function, (x, bank, window))
+    if not options and n_freqs == 8:
+        assert torch.autograd.gradgradcheck(function, (x[:1, :24].detach().requires_grad_(), bank, window))
 
 
 def test_gradients_of_kernels(route: Route) -> None:

@@ -224,10 +224,10 @@ def test_madmom_has_no_gradient() -> None:
 # --- gradients and compile --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", [{}, {"fps": 300}, {"fft_size": 96, "mul": 3.0}], ids=cases.name)
+@pytest.mark.parametrize("case", [{}, {"fps": 300}, {"fft_size": 48, "mul": 3.0}], ids=cases.name)
 def test_gradcheck(case: dict[str, Any]) -> None:
-    small = {"sample_rate": 8000, "frame_size": 64, "fps": 400, "fmin": 200.0, "fmax": 3900.0, "num_bands": 3, **case}
-    x = cases.noise(2, 70).double().requires_grad_()
+    small = {"sample_rate": 8000, "frame_size": 32, "fps": 400, "fmin": 400.0, "fmax": 3900.0, "num_bands": 3, **case}
+    x = cases.noise(50).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: madmom_log_spectrogram(x, **small), (x,))
 
 
@@ -241,7 +241,7 @@ def test_gradients_at_silence(route: Route, sample_rate: int) -> None:
 @pytest.mark.parametrize("sample_rate", [44100, 22050])
 def test_compiles_whole(sample_rate: int) -> None:
     def function(x: Tensor) -> Tensor:
-        return madmom_log_spectrogram(x, sample_rate=sample_rate, frame_size=512, num_bands=3)
+        return madmom_log_spectrogram(x, sample_rate=sample_rate, frame_size=512, num_bands=1)
 
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     for length in (3000, 4001):
