@@ -7,6 +7,7 @@ from ._backend import use_backend
 from ._diagnostics import diagnostics
 from .chroma import chroma_stft
 from .compile_cache import RepeatedShapeCompileCache
+from .cqt import HybridCQTTransform, hybrid_cqt
 from .descriptors import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff
 from .dynamic import DynamicMelSpectrogramTransform, dynamic_mel_spectrogram, dynamic_spectrogram
 from .features import SpectralFeatureTransform, spectral_features
@@ -37,6 +38,7 @@ __all__ = [
     "CompatMelSpectrogramTransform",
     "DynamicMelSpectrogramTransform",
     "FilteredSpectrogramTransform",
+    "HybridCQTTransform",
     "LogMelSpectrogramTransform",
     "MFCCTransform",
     "MelSpectrogramTransform",
@@ -52,6 +54,7 @@ __all__ = [
     "dynamic_spectrogram",
     "filtered_spectrogram",
     "get_transform",
+    "hybrid_cqt",
     "istft",
     "log_triangular_fbanks",
     "madmom_log_spectrogram",
