@@ -21,8 +21,9 @@ from . import _backend, _implementation, _kernels, _ops, _route
 from ._bands_reference import MODES, BandsArguments, project, reference, safe_power, scaled, squares
 from ._diagnostics import count_torch_route
 
-# bins of a spectrum that the backward pass holds at a time
+# bins of a spectrum that the backward pass holds at a time: as plain torch does it, and between two kernels
 _CHUNK = 1 << 26
+_FUSED_CHUNK = 1 << 23
 
 _SHAPE = (
     "Tensor x, Tensor window, Tensor? basis, SymInt n_fft, SymInt hop_length, SymInt offset, str pad_mode, "
@@ -93,13 +94,41 @@ def _forward(x: Tensor, window: Tensor, basis: Tensor | None, *arguments: Any) -
     return reference(x, window, basis, *rest) if out is None else out
 
 
+def _rows(bins: int, rest: BandsArguments) -> int:
+    return max(1, bins // max(1, rest.n_frames * (rest.n_fft // 2 + 1)))
+
+
+def _fused_gradient(
+    grad: Tensor, x: Tensor, window: Tensor, basis: Tensor | None, rest: BandsArguments
+) -> Tensor | None:
+    """The gradient of the signal by two kernels for a few rows at a time, so that little memory lies between them."""
+    length = x.shape[1]
+    backend = _implementation._backend("bands", x, None, *rest.shape, rest.n_frames, length)
+    if backend is None:
+        return None
+    out = x.new_empty(x.shape)
+    rows = _rows(_FUSED_CHUNK, rest)
+    for place, part, g in zip(out.split(rows), x.split(rows), grad.split(rows)):
+        spec = _route.run_kernel("gains", backend, part, window, basis, (g, *rest))
+        if spec is None:
+            return None
+        inverse = (*rest.shape, length, rest.scale, False, place)
+        if _route.run_kernel("synthesis", backend, spec, window, None, inverse) is None:
+            return None
+    return out
+
+
 def _backward(grad: Tensor, x: Tensor, window: Tensor, basis: Tensor | None, *arguments: Any) -> Tensor:
     *numbers, wrt = arguments
     rest = BandsArguments(*numbers)
     if x.dtype in (torch.float16, torch.bfloat16):
         wide = [None if tensor is None else tensor.float() for tensor in (grad, x, window, basis)]
         return _backward_op(*wide, *rest, wrt).to(x.dtype)
-    rows = max(1, _CHUNK // max(1, rest.n_frames * (rest.n_fft // 2 + 1)))
+    if wrt == "x":
+        out = _fused_gradient(grad, x, window, basis, rest)
+        if out is not None:
+            return out
+    rows = _rows(_CHUNK, rest)
     if x.shape[0] <= rows:
         return _gradient(grad, x, window, basis, rest, wrt)
     parts = (_gradient(g, part, window, basis, rest, wrt) for g, part in zip(grad.split(rows), x.split(rows)))

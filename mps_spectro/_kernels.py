@@ -8,9 +8,8 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
-from ._banks import LANES, sparse_bank
 from ._cache import BoundedCache
-from ._plan import Plan, make_plan, segments, staged, supported
+from ._plan import SIMD_WIDTH, Plan, abreast, make_plan, segments, supported
 from ._runtime import library
 from ._tables import Table, table_for
 
@@ -18,6 +17,8 @@ _PAD_MODES = {"constant": 0, "reflect": 1, "replicate": 2, "circular": 3}
 _INT32_MAX = 2**31 - 1
 _MULTIPROCESSORS = {"metal": 20, "host": 1}  # what synthesis is cut for where the device does not say
 _ITEM_BLOCKS = 48  # hops of an item of synthesis, where there are many: the halo is a small part of that
+_ITEM_STEPS = 48  # the same where slots work on an item together, in steps of theirs
+_FEW_BLOCKS = 16384  # hops in all rows up to which they do: a device is not busy with more items than that
 
 
 class _Prepared(NamedTuple):
@@ -61,22 +62,27 @@ def _prepare(
     n_fft: int,
     device: torch.device,
     extra: tuple[tuple[str, int], ...],
-    bins_apart: bool = False,
+    plan: Plan | None = None,
 ) -> _Prepared:
     swept = _run_time_sizes.get()
 
     def build() -> _Prepared:
-        plan = make_plan(n_fft, name, swept)
-        plan = staged(plan) if bins_apart else plan
-        defines = tuple({**dict(plan.defines), **dict(extra)}.items())
+        chosen = make_plan(n_fft, name, swept) if plan is None else plan
+        defines = tuple({**dict(chosen.defines), **dict(extra)}.items())
         compiled = library(backend, _SHADERS[name], defines, device.index or 0)
         kernel = getattr(compiled, name)
-        return _Prepared(plan, table_for(plan, device), kernel, _capacity(backend, device, plan, kernel))
+        return _Prepared(chosen, table_for(chosen, device), kernel, _capacity(backend, device, chosen, kernel))
 
-    return _prepared.get((backend, name, n_fft, device, extra, bins_apart, swept), build)
+    return _prepared.get((backend, name, n_fft, device, extra, plan, swept), build)
 
 
-_SHADERS = {"analysis": "stft.metal", "synthesis": "istft.metal", "bands": "bands.metal"}
+_SHADERS = {
+    "analysis": "stft.metal",
+    "synthesis": "istft.metal",
+    "abreast": "abreast.metal",
+    "bands": "bands.metal",
+    "gains": "gains.metal",
+}
 
 
 def _shape_arguments(plan: Plan) -> tuple[int, ...]:
@@ -231,18 +237,24 @@ def bind_synthesis(
     `pairs`: the window is `aligned`. Padding is "constant" or "reflect".
     """
     batch, n_frames = shape
-    # the ring of samples stays in registers for hops of whole rows of the last pass
-    rows = segments(make_plan(n_fft, "synthesis", _run_time_sizes.get()), hop_length) if pairs else 0
-    variant = (("SEGMENTS", rows), ("BINS_CONTIGUOUS", int(strides[1] == 1)))
-    apart = rows > 0 and strides[1] != 1 and strides[2] == 1
-    plan, table, kernel, capacity = _prepare(backend, "synthesis", n_fft, device, variant, apart)
     folded = pad_mode == "reflect" and offset > 0
     first_block = 0 if folded else offset // hop_length
     end_block = -(-(length + (2 * offset if folded else offset)) // hop_length)
-    # an item owns all of an edge that folds back
-    least = (2 * offset) // hop_length + 2 if folded else 1
     row_blocks = end_block - first_block
     halo = -(-n_fft // hop_length) - 1
+    # what overlaps stays in registers for hops of whole rows of the last pass
+    ring_plan = make_plan(n_fft, "synthesis", _run_time_sizes.get())
+    rows = segments(ring_plan, hop_length) if pairs else 0
+    variant = (("SEGMENTS", rows), ("BINS_CONTIGUOUS", int(strides[1] == 1)))
+    together = _plan_abreast(ring_plan, strides, batch * row_blocks) if rows else None
+    if together is None:
+        plan, table, kernel, capacity = _prepare(backend, "synthesis", n_fft, device, (*variant, ("STAGED", 0)))
+        items_of_group = plan.slots
+    else:
+        plan, table, kernel, capacity = _prepare(backend, "abreast", n_fft, device, variant, together)
+        items_of_group = 1
+    # an item owns all of an edge that folds back
+    least = (2 * offset) // hop_length + 2 if folded else 1
     per_row, blocks = _items(row_blocks, least, _wanted_blocks(plan, capacity, batch, row_blocks, halo))
     items = batch * per_row
     _check_grid(items)
@@ -280,7 +292,7 @@ def bind_synthesis(
         table.spectrum_at,
     )
     floats = (1.0, scale) if hermitian else (2.0, 0.5 * scale)
-    return Launch(_bind(kernel, integers, floats, -(-items // plan.slots), plan.group), table.values)
+    return Launch(_bind(kernel, integers, floats, -(-items // items_of_group), plan.group), table.values)
 
 
 def synthesis(
@@ -295,16 +307,18 @@ def synthesis(
     length: int,
     scale: float,
     hermitian: bool,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The op `synthesis` (see _ops.py) by its kernel."""
+    """The op `synthesis` (see _ops.py) by its kernel, into `out`, rows of which lie one behind the other, if given."""
     if pad_mode in ("replicate", "circular") and offset > 0:
         # many padded samples meet in one: unfold the padding outside of the kernel
         padded = synthesis(
             backend, spec, window, env, n_fft, hop_length, 0, "constant", length + 2 * offset, scale, hermitian
         )
-        return _fold_padding(padded, offset, length, pad_mode)
+        folded = _fold_padding(padded, offset, length, pad_mode)
+        return folded if out is None else out.copy_(folded)
     batch, _, n_frames, _ = spec.shape
-    out = window.new_empty((batch, length))
+    out = window.new_empty((batch, length)) if out is None else out
     if out.numel() == 0:
         return out
     spec, strides = _complex_strides(spec)
@@ -313,76 +327,6 @@ def synthesis(
     key = (backend, spec.device, (batch, n_frames), strides, aligned(window), env_length, *shape)
     launch = _launches.get(("synthesis", _run_time_sizes.get(), *key), lambda: bind_synthesis(*key))
     launch.run(spec, window, window if env is None else env, launch.table, out)
-    return out
-
-
-_SCALES = {"linear": 0, "clamp": 1, "add": 2, "log1p": 3}
-_SPARSE = 8  # a bank with at most this many weights per bin is summed in the kernel
-
-
-def _bind_bands(
-    backend: str,
-    device: torch.device,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    pairs: bool,
-    projected: bool,
-    n_bands: int,
-    n_fft: int,
-    hop_length: int,
-    offset: int,
-    pad_mode: str,
-    n_frames: int,
-    scale: float,
-    power: float,
-    eps: float,
-    eps_inside: bool,
-    mode: str,
-    factor: float,
-    floor: float,
-) -> Launch:
-    direct = _direct(shape, strides, pairs, n_fft, hop_length, offset)
-    variant = (("ALIGNED", int(direct)), ("POWER", int(power) if power in (1.0, 2.0) else 0))
-    plan, table, kernel, _ = _prepare(backend, "bands", n_fft, device, variant)
-    sizes = (n_fft, hop_length, offset, pad_mode, n_frames)
-    ending = (n_bands, int(projected), _SCALES[mode], 0)
-    integers = _frames_arguments(plan, table, shape, strides, None, *sizes, ending)
-    epsilons = (eps, 0.0) if eps_inside else (0.0, eps)
-    floats = (0.5 * scale, 0.5 * scale, power, epsilons[0], factor, floor, epsilons[1])
-    return Launch(_bind(kernel, integers, floats, -(-integers[0] // plan.slots), plan.group), table.values)
-
-
-def bands(
-    backend: str,
-    x: torch.Tensor,
-    window: torch.Tensor,
-    basis: torch.Tensor | None,
-    n_fft: int,
-    hop_length: int,
-    offset: int,
-    pad_mode: str,
-    n_frames: int,
-    scale: float,
-    power: float,
-    eps: float,
-    eps_inside: bool,
-    mode: str,
-    factor: float,
-    floor: float,
-) -> torch.Tensor | None:
-    """The op `bands` (see _bands.py) by its kernel, or None for a basis that is too dense to be summed there."""
-    bank = None if basis is None else sparse_bank(basis)
-    if bank is not None and bank.weights.numel() > _SPARSE * (n_fft // 2 + LANES):
-        return None
-    n_bands = n_fft // 2 + 1 if basis is None else basis.shape[0]
-    out = x.new_empty((x.shape[0], n_frames, n_bands)).transpose(1, 2)
-    if out.numel() == 0:
-        return out
-    rest = (n_fft, hop_length, offset, pad_mode, n_frames, scale, power, eps, eps_inside, mode, factor, floor)
-    key = (backend, x.device, tuple(x.shape), x.stride(), aligned(x, window), bank is not None, n_bands, *rest)
-    launch = _launches.get(("bands", _run_time_sizes.get(), *key), lambda: _bind_bands(*key))
-    ranges, weights = (window, window) if bank is None else (bank.ranges, bank.weights)
-    launch.run(x, window, launch.table, ranges, weights, out)
     return out
 
 
@@ -410,15 +354,28 @@ def _capacity(backend: str, device: torch.device, plan: Plan, kernel: Any) -> in
     return groups * plan.slots
 
 
+def _plan_abreast(plan: Plan, strides: tuple[int, ...], blocks: int) -> Plan | None:
+    """The plan for slots that work on an item together, where that is the faster way.
+
+    It is where frames lie side by side, where there is so little to do that the number of steps counts, and where a
+    frame takes less than a simdgroup.
+    """
+    frames_contiguous = strides[1] != 1 and strides[2] == 1
+    if frames_contiguous or blocks <= _FEW_BLOCKS or plan.threads < SIMD_WIDTH:
+        return abreast(plan, frames_contiguous)
+    return None
+
+
 def _wanted_blocks(plan: Plan, capacity: int, batch: int, row_blocks: int, halo: int) -> int:
     """Hops per item. Every item repeats the frames that reach into it from before.
 
-    So items are as long as a device that takes `capacity` of them at a time allows, in whole waves. Where frames lie
-    side by side it is the other way round: short items, so that neighbours read the same memory at the same time.
+    So items are as long as a device that takes `capacity` slots at a time allows, in whole waves.
     """
-    if plan.staged:
-        tiles = max(1, -(-2 * halo // plan.staged))
-        return max(1, tiles * plan.staged - halo)
+    if plan.abreast:
+        groups = capacity // plan.abreast
+        waves = max(1, round(batch * row_blocks / (groups * _ITEM_STEPS * plan.abreast)))
+        hops = -(-row_blocks // max(1, groups * waves // batch))
+        return max(1, -(-(hops + halo) // plan.abreast) * plan.abreast - halo)
     waves = max(1, round(batch * row_blocks / (capacity * _ITEM_BLOCKS)))
     return -(-row_blocks // max(1, capacity * waves // batch))
 

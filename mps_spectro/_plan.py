@@ -20,6 +20,8 @@ _MIXED_RADICES = (13, 11, 7, 5, 3, 8, 4, 2)
 # One larger prime factor is cheaper as a plain sum than as a convolution up to about here; it takes a second buffer.
 LARGEST_PRIME = 127
 PRIME_TILE = 5  # pairs of results that a thread sums together, as in shaders/fft.h
+_MOST_ABREAST = 16
+_SLOT_SKEW = 5
 _PRIMES = tuple(n for n in range(17, LARGEST_PRIME + 1) if all(n % d for d in range(2, 12)))
 _COMPLEX_BYTES = 8
 
@@ -73,12 +75,18 @@ class Plan:
     mirrored: bool
     resident: int  # groups that should fit a multiprocessor, a bound on registers where a compiler takes one
     defines: tuple[tuple[str, int], ...]
-    staged: int = 0  # frames that synthesis fetches at a time, see `staged`
+    abreast: int = 0  # frames of one item that a group transforms at a time, see `abreast`
 
     @property
     def memory(self) -> int:
         """Bytes of threadgroup memory."""
         return self.exchange * _COMPLEX_BYTES
+
+    @property
+    def slot_stride(self) -> int:
+        """float2 of threadgroup memory of a frame, SLOT_STRIDE of shaders/slots.h."""
+        defines = dict(self.defines)
+        return self.points * (defines["PING_PONG"] + 1) if self.kind == "mixed" else defines["SLOT_SIZE"]
 
     @property
     def prime(self) -> int:
@@ -124,12 +132,17 @@ def _ring(n_fft: int, threads: int) -> int:
     return -(-n_fft // threads)
 
 
+def _together(frames: int) -> int:
+    """Frames of a group whose bands a thread sums at a time."""
+    return next(count for count in (4, 2, 1) if frames % count == 0)
+
+
 def _resident_threads(op: str, group: int) -> int:
     """Threads that a multiprocessor should hold, tuned on an H200.
 
     Synthesis keeps its ring in registers, and with more threads they spill; bands takes more than it gains from.
     """
-    if op == "bands":
+    if op in ("bands", "gains"):
         return 896
     return 384 if group <= 128 else 512 if op == "synthesis" else 768
 
@@ -172,7 +185,7 @@ def _static_plan(
         "SIMD_BARRIER": int(SIMD_WIDTH % threads == 0),
         "RING": _ring(longest, threads),
         "MIRRORED": int(mirrored),
-        "STAGED": 0,
+        "TOGETHER": _together(slots * (1 + pair)),
         "RESIDENT": resident,
     }
     return Plan(
@@ -192,15 +205,31 @@ def _static_plan(
     )
 
 
-def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -> Plan:
-    if 2 * points <= MAX_POINTS:
+# Size classes of even lengths that the threads of a simdgroup or two transform by themselves, without waiting for other
+# frames: longest complex length, float2 of threadgroup memory, threads per frame, frames per group, groups that should
+# fit a multiprocessor.
+_SMALL_MIXED = ((320, 1280, 32, 2, 14), (512, 2048, 32, 2, 14), (640, 1280, 64, 1, 12))
+
+
+def _mixed_plan(op: str, n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -> Plan:
+    small = next((sizes for sizes in _SMALL_MIXED if points <= sizes[0] and not pair), None)
+    if small is not None:
+        longest, exchange, threads, slots, resident = small
+        ping_pong, group = True, slots * threads
+        if op == "synthesis":
+            resident = 512 // group  # its ring is in registers
+        ring = 2 * longest // threads
+    elif 2 * points <= MAX_POINTS:
         ping_pong, group, exchange = True, *((128, 2048) if points <= 1024 else (256, MAX_POINTS))
         fewest = -(-points // (ELEMENTS // 2))
         slots = min(exchange // (2 * points), group // fewest)
         threads = group // slots
+        resident = 768 // group
+        ring = ELEMENTS // 2 * (1 if pair else 2)
     else:
         ping_pong, group, exchange, slots, threads = False, 384, MAX_POINTS, 1, 384
-    resident = 768 // group if ping_pong else 1
+        resident = 1
+        ring = 11 * (1 if pair else 2)
     defines = {
         "KIND_MIXED": 1,
         "PAIR": int(pair),
@@ -208,11 +237,11 @@ def _mixed_plan(n_fft: int, pair: bool, points: int, radices: tuple[int, ...]) -
         "EXCHANGE": exchange,
         "SWIZZLE": 0,
         "SPLIT": 0,
-        "SIMD_BARRIER": 0,
+        "SIMD_BARRIER": int(small is not None and SIMD_WIDTH % threads == 0),
         "PING_PONG": int(ping_pong),
-        "RING": (ELEMENTS // 2 if ping_pong else 11) * (1 if pair else 2),
+        "RING": ring,
         "MIRRORED": 0,
-        "STAGED": 0,
+        "TOGETHER": _together(slots if small is not None else 1 + pair),
         "RESIDENT": resident,
     }
     return Plan(
@@ -240,35 +269,38 @@ def segments(plan: Plan, hop_length: int) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def staged(plan: Plan) -> Plan:
-    """The plan of a synthesis that fetches several frames at a time into threadgroup memory, or the same plan.
+def abreast(plan: Plan, frames_contiguous: bool) -> Plan | None:
+    """The plan of a synthesis whose slots work on one item together, or None where few frames would fit.
 
-    For spectra with frames side by side, of which a transaction always brings more than one.
+    `frames_contiguous`: frames lie side by side, and are fetched together, which takes more registers.
     """
-    for frames in (4, 2):
-        slot_size = dict(plan.defines)["SLOT_SIZE"] + frames * (plan.points + 4)
-        fitting = MAX_MEMORY // (slot_size * _COMPLEX_BYTES)
-        slots = min(fitting, max(1, SIMD_WIDTH // plan.threads))
-        if slots >= 1 and (plan.threads >= SIMD_WIDTH or slots * plan.threads == SIMD_WIDTH):
-            group = slots * plan.threads
-            changed = {
-                "SLOTS": slots,
-                "GROUP": group,
-                "SLOT_SIZE": slot_size,
-                "EXCHANGE": slots * slot_size,
-                "RESIDENT": max(1, 384 // group),
-                "STAGED": frames,
-            }
-            return replace(
-                plan,
-                slots=slots,
-                group=group,
-                exchange=slots * slot_size,
-                resident=changed["RESIDENT"],
-                defines=tuple({**dict(plan.defines), **changed}.items()),
-                staged=frames,
-            )
-    return plan
+    # the slots lie an odd number of pairs of memory banks apart
+    slot_size = dict(plan.defines)["SLOT_SIZE"] + _SLOT_SKEW
+    frames = min(_MOST_ABREAST, MAX_MEMORY // (slot_size * _COMPLEX_BYTES))
+    if not plan.mirrored or frames < 3:
+        return None
+    group = frames * plan.threads
+    # threads that a multiprocessor should hold, tuned on an H200
+    most = (896 if plan.threads < SIMD_WIDTH else 672) - (224 if frames_contiguous else 0)
+    resident = max(1, most // group)
+    changed = {
+        "SLOTS": frames,
+        "ABREAST": frames,
+        "STAGED": int(frames_contiguous),
+        "GROUP": group,
+        "SLOT_SIZE": slot_size,
+        "EXCHANGE": frames * slot_size,
+        "RESIDENT": resident,
+    }
+    return replace(
+        plan,
+        slots=frames,
+        group=group,
+        exchange=frames * slot_size,
+        resident=resident,
+        defines=tuple({**dict(plan.defines), **changed}.items()),
+        abreast=frames,
+    )
 
 
 @functools.lru_cache(maxsize=512)
@@ -277,7 +309,7 @@ def make_plan(n_fft: int, op: str = "analysis", run_time_size: bool = False) -> 
 
     Args:
         n_fft: transform length in samples.
-        op: "analysis", "synthesis" or "bands".
+        op: "analysis", "synthesis", "bands" or "gains".
         run_time_size: take only kernels that are shared by many sizes, for callers that sweep n_fft.
 
     Raises:
@@ -292,7 +324,7 @@ def make_plan(n_fft: int, op: str = "analysis", run_time_size: bool = False) -> 
     else:
         radices = factor(points)
         if radices is not None:
-            plan = _mixed_plan(n_fft, pair, points, radices)
+            plan = _mixed_plan(op, n_fft, pair, points, radices)
         else:
             length = next(length for length in _BLUESTEIN_PASSES if length >= 2 * points - 1)
             plan = _static_plan("bluestein", op, n_fft, pair, points, length, _BLUESTEIN_PASSES[length])

@@ -9,7 +9,7 @@ from typing import Any, Callable
 import torch
 from torch import Tensor
 
-from . import _backend, _kernels, _reference
+from . import _backend, _band_kernels, _kernels, _reference
 from ._diagnostics import count_kernel, count_torch_route
 from ._runtime import RuntimeUnavailable, ShaderCompileError
 
@@ -20,7 +20,8 @@ _lock = threading.RLock()
 _KERNELS: dict[str, Callable[..., Any]] = {
     "analysis": _kernels.analysis,
     "synthesis": _kernels.synthesis,
-    "bands": _kernels.bands,
+    "bands": _band_kernels.bands,
+    "gains": _band_kernels.gains,
 }
 
 

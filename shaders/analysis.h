@@ -41,17 +41,28 @@ inline threadgroup float2* transform_frame(thread float2* v, threadgroup float2*
     const long start = frame * hop;
 
 #if KIND_RADIX
+#if SIMD_BARRIER || SLOTS == 1
+    const long first_start = start;
+    const long last_end = start + n_fft;
+    bool general = false;
+#else
     // the same for every thread of the group, because there are barriers on one side
     const uint per_row = uint(p[P_UNITS_PER_ROW]);
     const uint first = group_index * uint(SLOTS);
     const uint last = min(first + uint(SLOTS), uint(p[P_UNITS])) - 1u;
     const long first_start = long(first % per_row) * hop;
     const long last_end = long(last % per_row) * hop + n_fft;
+    bool general = first / per_row != last / per_row;
+#endif
     const bool inside = first_start >= p[P_OFFSET] && last_end <= p[P_OFFSET] + p[P_LENGTH];
     // away from both ends the envelope only depends on the place in the hop
     const bool periodic = p[P_ENVELOPE] == 0 || (p[P_ENVELOPE] == 2 && first_start >= n_fft &&
                                                  last_end <= p[P_FULL_LENGTH] - n_fft);
-    if (first / per_row == last / per_row && inside && periodic) {
+    general = general || !inside || !periodic;
+#if SIMD_BARRIER && THREADS < 32
+    general = simd_max(general ? 1u : 0u) != 0u;  // slots that share a barrier
+#endif
+    if (!general) {
         const int count = POINTS / RADIX_0;
 #if ALIGNED
         device const float2* samples = (device const float2*)(row + (start - p[P_OFFSET]));
@@ -159,7 +170,7 @@ inline Bins untangle_pair(float2 a, float2 b, float2 factor) {
 }
 
 #if MIRRORED
-// The elements that make the i-th pair of bins, from the registers of the last pass, see pair_bin.
+// The elements that make the i-th pair of bins, from the registers of the last pass, see pair_base.
 inline float2 mirrored_near(thread const float2* v, int i, bool zero) {
     const float2 own = i < 4 ? v[i] : v[4 + i];
     return zero ? own : v[i];

@@ -6,6 +6,7 @@ using namespace metal;
 #pragma METAL fp math_mode(safe)  // accuracy must not depend on PYTORCH_MPS_FAST_MATH
 #endif
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define NO_UNROLL _Pragma("clang loop unroll(disable)")
 inline float2 make_c(float re, float im) { return float2(re, im); }
 #endif
 
@@ -39,7 +40,7 @@ inline int quotient(int n, float reciprocal) { return int((float(n) + 0.5f) * re
 #define P_PAD_MODE 24
 #define P_BANDS 25         // BANDS: values in a row of out
 #define P_PROJECTED 26     // BANDS: through a bank, else bins are bands
-#define P_SCALE 27         // BANDS: see bands.h
+#define P_WIDTH 27         // GAINS: bands that a bin belongs to
 #define P_FIRST_BLOCK 25   // synthesis: hop-sized blocks of output before it are cropped away
 #define P_BLOCKS 26        // synthesis: blocks per item
 #define P_END_BLOCK 27     // synthesis: one past the last block of a row

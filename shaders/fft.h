@@ -32,9 +32,9 @@ inline void pass_dft(thread float2* v, device const float2* twiddles, int t, int
         const int j = butterfly<MIRROR>(b, t, threads);
         if (j < count) {
             if (ns > 1) {
-                const int k = int(uint(j) % uint(ns));
+                device const float2* own = twiddles + uint(j) % uint(ns);
                 UNROLL
-                for (int i = 1; i < R; ++i) { v[b * R + i] = c_mul(v[b * R + i], twiddles[(i - 1) * ns + k]); }
+                for (int i = 1; i < R; ++i) { v[b * R + i] = c_mul(v[b * R + i], own[(i - 1) * ns]); }
             }
             dft<R>(v + b * R);
         }
@@ -47,10 +47,10 @@ inline void pass_dft(thread float2* v, device const float2* twiddles, int t, int
 // the same holds for the twiddles of S / 2 with themselves.
 inline void pass_dft_mirrored(thread float2* v, device const float2* twiddles, int t, int ns) {
     const bool zero = t == 0;
-    const int k = zero ? ns / 2 : t;
+    device const float2* own = twiddles + (zero ? ns / 2 : t);
     UNROLL
     for (int i = 1; i < 8; ++i) {
-        const float2 w = twiddles[(i - 1) * ns + k];
+        const float2 w = own[(i - 1) * ns];
         v[i] = c_mul(v[i], make_c(zero ? 1.0f : w.x, zero ? 0.0f : w.y));
         v[8 + i] = c_mul(v[8 + i], make_c(w.x, -w.y));
     }
@@ -286,29 +286,36 @@ inline void exchange(thread float2* v, threadgroup float2* z, int t, int ns) {
         SLOT_BARRIER();
     }
 #else
-    const int pad = spread_pad(R, ns);
-    const int block = spread_block(R, ns);
+    const uint pad = uint(spread_pad(R, ns));
+    const uint block = uint(spread_block(R, ns));
     UNROLL
     for (int b = 0; b < PER_THREAD(R); ++b) {
         const int j = butterfly<MIRROR>(b, t, THREADS);
         if (j < count) {
-            const int k = j % ns;
-            const int at = (j - k) * R + k;
+            const uint k = uint(j) % uint(ns);
+            const uint at = (uint(j) - k) * uint(R) + k;
+            threadgroup float2* to = z + (at + pad * (at / block));
             UNROLL
-            for (int i = 0; i < R; ++i) { z[at + pad * (at / block) + i * ns] = v[b * R + i]; }
+            for (int i = 0; i < R; ++i) { to[i * ns] = v[b * R + i]; }
         }
     }
     SLOT_BARRIER();
-    const bool whole_blocks = next_count % block == 0;
     UNROLL
     for (int b = 0; b < PER_THREAD(NEXT); ++b) {
         const int j = butterfly<NEXT_MIRROR>(b, t, THREADS);
         if (j < next_count) {
-            const int at = j + pad * (j / block);
-            UNROLL
-            for (int i = 0; i < NEXT; ++i) {
-                const int n = j + i * next_count;
-                v[b * NEXT + i] = z[whole_blocks ? at + i * (next_count + pad * (next_count / block)) : n + pad * (n / block)];
+            const uint first = uint(j);
+            if (next_count % int(block) == 0) {
+                threadgroup const float2* from = z + (first + pad * (first / block));
+                const int step = next_count + int(pad) * (next_count / int(block));
+                UNROLL
+                for (int i = 0; i < NEXT; ++i) { v[b * NEXT + i] = from[i * step]; }
+            } else {
+                UNROLL
+                for (int i = 0; i < NEXT; ++i) {
+                    const uint n = first + uint(i * next_count);
+                    v[b * NEXT + i] = z[n + pad * (n / block)];
+                }
             }
         }
     }
@@ -355,11 +362,9 @@ inline void fft_registers(thread float2* v, threadgroup float2* z, device const 
 // and S / 2, whose rows pair within each: rows i and 8 - i of the first, rows i and 7 - i of the second, and the bin in the
 // middle alone.
 
-// Bin k of the i-th pair of thread t, i a constant.
-inline int pair_bin(int i, int t) {
-    const int rows = POINTS / 8;
-    return (i >= 4 && t == 0 ? rows / 2 - 4 * rows : t) + i * rows;
-}
+// Bin k of the i-th pair of thread t, i a constant, is pair_base(i, t) + i * PAIR_ROWS.
+#define PAIR_ROWS (POINTS / 8)
+inline int pair_base(int i, int t) { return i >= 4 && t == 0 ? PAIR_ROWS / 2 - 4 * PAIR_ROWS : t; }
 
 // exp(-2 pi i k / n_fft) for the same k, from that of k = t.
 inline float2 pair_factor(int i, int t, float2 own) {

@@ -10,11 +10,13 @@ inline void write_mirrored(device float2* bins, thread const float2* v, device c
     const float2 own_factor = untangle[t];
     UNROLL
     for (int i = 0; i < 8; ++i) {
-        const int k = pair_bin(i, t);
+        const int k = pair_base(i, t);
+        device float2* near = bins + k;
+        device float2* far = bins + (POINTS - k);
         const float weight = i == 0 && zero ? q[0] : q[1];
         const Bins pair = untangle_pair(mirrored_near(v, i, zero), mirrored_far(v, i, zero), pair_factor(i, t, own_factor));
-        bins[k] = pair.near * weight;
-        bins[POINTS - k] = pair.far * weight;
+        near[i * PAIR_ROWS] = pair.near * weight;
+        far[-i * PAIR_ROWS] = pair.far * weight;
     }
     if (zero) { bins[POINTS / 2] = make_c(2.0f * q[1] * v[4].x, -2.0f * q[1] * v[4].y); }
 }

@@ -14,6 +14,7 @@ typedef unsigned char uchar;
 // would move to local memory.
 #define inline __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 
 struct mps_ints { mps_long value[32]; };
 struct mps_floats { float value[8]; };

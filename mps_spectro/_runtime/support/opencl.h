@@ -3,6 +3,7 @@
 #define MPS_CONSTANT __constant
 #define MPS_THREADGROUP_ARRAY(type, name, size) __local type name[size]
 #define UNROLL
+#define NO_UNROLL
 
 #pragma OPENCL EXTENSION cl_khr_fp16 : enable
 

@@ -3,6 +3,7 @@
 #define MPS_INLINE inline __attribute__((always_inline))
 #define MPS_CONSTANT static const
 #define UNROLL
+#define NO_UNROLL
 
 typedef unsigned char uchar;
 typedef unsigned short ushort;
