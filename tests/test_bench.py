@@ -277,6 +277,7 @@ def row_of(case: Case, ratio: float, share: float) -> dict[str, Any]:
         "n_fft": case.n_fft,
         "hop": case.hop,
         "layout": case.layout,
+        "bands": case.bands,
         "note": case.note,
         "quick": case.quick,
         "floor_bytes": case.floor_bytes,
@@ -407,8 +408,9 @@ def test_baseline_is_chosen_by_device(tmp_path: Path) -> None:
 def test_bench_runs_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     require_route("host")
     pytest.importorskip("matplotlib")
+    pytest.importorskip("librosa")
     file, picture = tmp_path / "run.json", tmp_path / "run.png"
-    wanted = ["--section", "stft", "--section", "round-trip-backward", "--section", "frontends"]
+    wanted = ["--section", "stft", "--section", "round-trip-backward", "--section", "frontends", "--section", "cqt"]
     wanted += ["--json", str(file), "--plot", str(picture)]
     assert main(["bench", "--quick", "--device", "cpu", "--dispatch-profile", *wanted]) == 0
     printed = capsys.readouterr().out
@@ -416,10 +418,17 @@ def test_bench_runs_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "B1 T16k 512/128" in printed and "## Dispatch" in printed
     run = json.loads(file.read_text())
     assert run["schema"] == report.SCHEMA and run["quick"] and run["backend"] == "host"
-    assert {row["work"] for row in run["cases"]} == {"stft", "round-trip-backward", "log-mel", "log-mel-backward"}
+    assert {row["work"] for row in run["cases"]} == {
+        "stft",
+        "round-trip-backward",
+        "log-mel",
+        "log-mel-backward",
+        "hybrid-cqt",
+    }
     for row in run["cases"]:
-        second = "peer" if row["section"] == "frontends" else "framed"
-        assert list(row["contenders"]) == ["torch", second, "ours"] and f"gpu_{second}" in row["ratios"]
+        second = {"frontends": "peer", "cqt": "librosa"}.get(row["section"], "framed")
+        assert list(row["contenders"]) == ["torch", second, "ours"] and f"wall_{second}" in row["ratios"]
+        assert (f"gpu_{second}" in row["ratios"]) == (second != "librosa")
         assert {"gpu", "cold", "wall"} <= set(row["ratios"])
         assert all(contender["error"] < 1e-5 for contender in row["contenders"].values())
     assert {"torch", "function", "op", "kernels", "launch"} == set(run["dispatch_profile"][0]["host_us"])

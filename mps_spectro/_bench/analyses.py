@@ -1,4 +1,4 @@
-"""Descriptors: this package in plain torch, librosa on the CPU, and this package.
+"""Descriptors and the constant-Q transform: this package in plain torch, librosa on the CPU, and this package.
 
 librosa answers on the CPU whatever the device, so that only its wall time says anything. Errors are measured from this
 package's own functions in float64 and plain torch; librosa's, which transforms in float64 whatever it is given, is how
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._backend import use_backend
 from ..chroma import chroma_stft
+from ..cqt import HybridCQTTransform, hybrid_cqt
 from ..descriptors import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff
 from ..features import SpectralFeatureTransform, spectral_features
 from ..mfcc import mfcc
@@ -26,6 +27,7 @@ Analysis = Callable[[Tensor], Results]
 Librosa = Callable[[Any, Any], list[Any]]  # the package and a signal to its results
 
 _RATE = 22_050
+_LOWEST = 23.12465141947715
 _LONGEST = 1_000_000  # samples that librosa is given: some seconds of work
 # rolloff is left out of the error: it is the number of a bin, and the last digit of a sum chooses it
 _SEPARATE = (chroma_stft, spectral_centroid, spectral_bandwidth, spectral_contrast, mfcc, spectral_rolloff)
@@ -52,12 +54,29 @@ def compare_features(case: Case, device: torch.device) -> Comparison:
     return _comparison(noise(case, device), functions, by_librosa, exact, notes)
 
 
+def compare_cqt(case: Case, device: torch.device) -> Comparison:
+    """The hybrid constant-Q transform of a recognizer of chords: eight octaves from F sharp 0, 36 bins each."""
+    given: dict[str, Any] = {"sr": _RATE, "hop_length": case.hop, "fmin": _LOWEST, "n_bins": case.bands}
+    given["bins_per_octave"] = 36
+    module = HybridCQTTransform(**given).to(device)
+    return _comparison(
+        noise(case, device),
+        {"ours": lambda x: (module(x),)},
+        lambda librosa, y: [librosa.hybrid_cqt(y, tuning=0.0, **given)],
+        lambda x: (hybrid_cqt(x, **given),),
+    )
+
+
 def _values(bundle: Callable[[Tensor], Mapping[str, Tensor]]) -> Analysis:
     return lambda x: tuple(bundle(x).values())
 
 
 def _comparison(
-    x: Tensor, functions: dict[str, Analysis], by_librosa: Librosa, exact: Analysis, notes: Mapping[str, str]
+    x: Tensor,
+    functions: dict[str, Analysis],
+    by_librosa: Librosa,
+    exact: Analysis,
+    notes: Mapping[str, str] | None = None,
 ) -> Comparison:
     """`functions` holds "ours" last; torch and librosa are put before it."""
     *others, ours = functions
@@ -85,4 +104,4 @@ def _comparison(
         return lambda: function(x)
 
     makers = {"torch": partial(work, plain), **{name: partial(work, functions[name]) for name in others}}
-    return Comparison({**makers, "librosa": librosa, ours: partial(work, functions[ours])}, reference, notes)
+    return Comparison({**makers, "librosa": librosa, ours: partial(work, functions[ours])}, reference, notes or {})

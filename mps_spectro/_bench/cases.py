@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TRANSFORMS = ("stft", "istft", "stft-backward", "istft-backward", "round-trip-backward")
-SECTIONS = (*TRANSFORMS, "separator", "frontends", "features")
+SECTIONS = (*TRANSFORMS, "separator", "frontends", "features", "cqt")
 TITLES = {
     "stft": "stft",
     "istft": "istft",
@@ -15,6 +15,7 @@ TITLES = {
     "separator": "Separators: stereo at 44.1 kHz, 195 s and 267 s",
     "frontends": "Front ends: from the signal to scaled bands",
     "features": "Features: six spectral descriptors of one spectrum",
+    "cqt": "Hybrid constant-Q transform",
     "recording": "The recording",
 }
 
@@ -33,7 +34,7 @@ class Case:
     """One row. `work` is what runs; `layout` is how the spectrum given to istft lies in memory.
 
     `layout` "frames" has the bins of a frame adjacent, as torch.stft returns them; "bins" is contiguous. `bands` is
-    how many values a front end gives for each frame, 0 for a spectrum.
+    how many values a front end gives for each frame, 0 for a spectrum. `n_fft` 0 stands for several sizes.
     """
 
     section: str
@@ -52,7 +53,7 @@ class Case:
     def name(self) -> str:
         """Stable: baselines are compared by it."""
         parts = [f"{self.section}/{self.work}" if self.section != self.work else self.section]
-        parts.append(f"B{self.batch} T{self.length} {self.n_fft}/{self.hop}")
+        parts.append(f"B{self.batch} T{self.length} {sizes(self.n_fft, self.hop, self.bands)}")
         parts += ["bins-major"] if self.layout == "bins" else []
         return " ".join(parts)
 
@@ -77,6 +78,11 @@ class Case:
         """What any implementation must move: signal and spectrum (or bands) once for each transform in the work."""
         bands = 4 * self.batch * self.bands * self.frames
         return (self.signal_bytes + (bands or self.spectrum_bytes)) * transforms(self.work)
+
+
+def sizes(n_fft: int, hop: int, bands: int) -> str:
+    """In a row's name and label."""
+    return f"{n_fft}/{hop}" if n_fft else f"{bands} bands/{hop}"
 
 
 def transforms(work: str) -> int:
@@ -151,8 +157,9 @@ _FRONT_ENDS: tuple[_FrontEnd, ...] = (
     ("rmvpe-keyshift-3", 128, 1, _160K, 1218, 160, False),
     ("rmvpe-keyshift-3", 128, 32, _480K, 1218, 160, True),
 )
-# batch, length, quick
+# batch, length, quick; at 22,050 Hz
 _FEATURES = ((1, _160K, False), (4, _160K, True), (32, _480K, False))
+_CQT = ((1, 5 * 22_050, True), (1, 15 * 22_050, False), (4, 5 * 22_050, False))
 # for the shaders on the CPU, which run a thousand times slower than on a GPU
 _SMALL = ((1, _16K, 512, 128), (1, _16K, 1024, 256), (1, _16K, 400, 160), (1, 4_000, 20, 5), (1, _16K, 321, 160))
 _SMALL_FRONT_ENDS: tuple[_FrontEnd, ...] = (
@@ -162,14 +169,14 @@ _SMALL_FRONT_ENDS: tuple[_FrontEnd, ...] = (
     ("fcpe", 128, 1, _16K, 1024, 160, False),
     ("rmvpe-keyshift-3", 128, 1, 4_000, 1218, 160, False),
 )
-_SMALL_FEATURES = ((1, _16K, True),)
+_SMALL_FEATURES, _SMALL_CQT = ((1, _16K, True),), ((1, 3 * 22_050, True),)
 
 
 def cases(small: bool = False) -> list[Case]:
     """Every row of a default run; `small`: those that the host runtime can do."""
     if small:
         rows = [Case(work, work, *shape, quick=index == 0) for work in TRANSFORMS for index, shape in enumerate(_SMALL)]
-        return rows + _front_ends(_SMALL_FRONT_ENDS) + _features(_SMALL_FEATURES)
+        return rows + _front_ends(_SMALL_FRONT_ENDS) + _features(_SMALL_FEATURES) + _cqt(_SMALL_CQT)
     rows = [
         Case(work, work, *row[:4], target=row[4], quick=row[4] is not None)
         for work, shapes in (("stft", _STFT), ("istft", _ISTFT))
@@ -185,7 +192,7 @@ def cases(small: bool = False) -> list[Case]:
         for length in _SEPARATOR_LENGTHS:
             for work in ("stft", "istft"):
                 rows.append(Case("separator", work, 2, length, n_fft, hop, note=note))
-    return rows + _front_ends(_FRONT_ENDS) + _features(_FEATURES)
+    return rows + _front_ends(_FRONT_ENDS) + _features(_FEATURES) + _cqt(_CQT)
 
 
 def _front_ends(rows: tuple[_FrontEnd, ...]) -> list[Case]:
@@ -196,12 +203,16 @@ def _front_ends(rows: tuple[_FrontEnd, ...]) -> list[Case]:
     ]
 
 
-def _features(rows: tuple[tuple[int, int, bool], ...]) -> list[Case]:
-    rows_of_all = 12 + 1 + 1 + 1 + 7 + 20
-    return [
-        Case("features", "bundle", batch, length, 2048, 512, quick=quick, bands=rows_of_all)
-        for batch, length, quick in rows
-    ]
+_Signals = tuple[tuple[int, int, bool], ...]
+
+
+def _features(rows: _Signals) -> list[Case]:
+    bands = 12 + 1 + 1 + 7 + 20 + 1
+    return [Case("features", "bundle", *row[:2], 2048, 512, quick=row[2], bands=bands) for row in rows]
+
+
+def _cqt(rows: _Signals) -> list[Case]:
+    return [Case("cqt", "hybrid-cqt", *row[:2], 0, 512, quick=row[2], bands=288) for row in rows]
 
 
 def recording_cases(channels: int, length: int) -> list[Case]:

@@ -69,7 +69,7 @@ def measure(case: Case, clock: Clock, effort: Effort, signal: torch.Tensor | Non
 
 def compare(case: Case, device: torch.device, signal: torch.Tensor | None = None) -> Comparison:
     """The row's contenders and their reference, with data on the device."""
-    makers = {"frontends": front_ends.compare, "features": analyses.compare_features}
+    makers = {"frontends": front_ends.compare, "features": analyses.compare_features, "cqt": analyses.compare_cqt}
     if case.section in makers:
         return makers[case.section](case, device)
     return contenders.compare(case, device, signal)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Iterator
 
-from .cases import TITLES, TRANSFORMS, Case
+from .cases import TITLES, TRANSFORMS, Case, sizes
 
 SCHEMA = 1
 _CLOCKS = (("gpu", "hot"), ("cold", "cold"), ("wall", "wall"))
@@ -75,7 +75,7 @@ def tables(section: str, rows: list[dict[str, Any]], bandwidth: float) -> Iterat
 
 def label(row: dict[str, Any]) -> str:
     """A row's configuration in a few words."""
-    text = f"B{row['batch']} T{_count(row['length'])} {row['n_fft']}/{row['hop']}"
+    text = f"B{row['batch']} T{_count(row['length'])} {sizes(row['n_fft'], row['hop'], row['bands'])}"
     if row["section"] not in TRANSFORMS:
         text = f"{row['work']} {text}"
     text += " bins-major" if row["layout"] == "bins" else ""
