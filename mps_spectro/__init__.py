@@ -3,6 +3,7 @@
 `patch_torch()` makes a program that was written for torch use them; `stft` and `istft` can be called directly.
 """
 
+from . import audio
 from ._backend import use_backend
 from ._diagnostics import diagnostics
 from .chroma import chroma_stft
@@ -47,6 +48,7 @@ __all__ = [
     "SpectralTransform",
     "__version__",
     "amplitude_to_db",
+    "audio",
     "chroma_stft",
     "dct_matrix",
     "diagnostics",
