@@ -29,7 +29,7 @@ class SparseBank(NamedTuple):
 
 
 def sparse_bank(basis: Tensor) -> SparseBank | None:
-    """The bank, read from its device once as long as it does not change; None when it is too dense to gain from this."""
+    """The bank, read from its device once as long as it does not change; None when it is too dense for the kernel."""
     return remember(_banks, basis, _build)
 
 

@@ -14,6 +14,7 @@ from ._arguments import HALVES, ArgumentError, _check_batch, _checked_window, _s
 from ._arguments import check_padding as check_centre_padding
 from ._bands_reference import exportable, reference
 from ._cache import BoundedCache
+from ._clip import clip_in_place
 from ._coverage import differentiates, resolved, traced, tracing_reason
 from ._derived import remember
 from ._diagnostics import count_torch_route
@@ -256,14 +257,18 @@ def run(x: Tensor, window: Tensor, basis: Tensor | None, s: Spectrum, out: Outpu
         bands = reference(x, window, basis, *numbers)
     if len(lead) != 1:
         bands = bands.squeeze(0) if not lead else bands.unflatten(0, lead)
-    return _finished(bands, out)
+    return _finished(bands, out, s.use_mps_kernels)
 
 
-def _finished(bands: Tensor, out: Output) -> Tensor:
+def _finished(bands: Tensor, out: Output, by_kernels: bool) -> Tensor:
     own = not (traced() or differentiates(bands))
-    bands = clipped(bands, out.top, out.clip, bands if own else None)
-    if out.shift:
-        bands = bands.add_(out.shift) if own else bands + out.shift
+    done = False
+    if by_kernels and own and out.top is not None:
+        done = clip_in_place(bands, out.top, out.clip, out.shift)
+    if not done:
+        bands = clipped(bands, out.top, out.clip, bands if own else None)
+        if out.shift:
+            bands = bands.add_(out.shift) if own else bands + out.shift
     if out.normalize == "per_feature":
         if bands.shape[-1] < 2:
             raise ArgumentError(f"normalize='per_feature' must have at least 2 frames, got {bands.shape[-1]}")

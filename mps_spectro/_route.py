@@ -48,15 +48,24 @@ def choose(tensor: Tensor, n_fft: int, hop_length: int, left: int, right: int, p
 def run_kernel(
     op: str, backend: str, first: Tensor, window: Tensor, env: Tensor | None, rest: tuple[Any, ...]
 ) -> Tensor | None:
-    """The op's result from its kernel, or None when the backend turns out not to work here.
+    """The op's result from its kernel, or None when the backend turns out not to work here."""
+
+    def launch() -> Tensor | None:
+        # kernels read the strides of their first argument alone
+        contiguous = None if env is None else env.contiguous()
+        return _KERNELS[op](backend, first, window.contiguous(), contiguous, *rest)
+
+    return attempt(op, backend, launch)
+
+
+def attempt(op: str, backend: str, launch: Callable[[], Tensor | None]) -> Tensor | None:
+    """What `launch` returns, counted as the kernel of `op`, or None when the backend turns out not to work here.
 
     Raises:
         RuntimeUnavailable, ShaderCompileError: as the runtime says, when the backend was asked for by name.
     """
     try:
-        # kernels read the strides of their first argument alone
-        env = None if env is None else env.contiguous()
-        out = _KERNELS[op](backend, first, window.contiguous(), env, *rest)
+        out = launch()
     except (RuntimeUnavailable, ShaderCompileError) as error:
         if _backend.explicit():
             raise

@@ -214,13 +214,13 @@ def test_halves_are_computed_in_float32(route: Route, dtype: torch.dtype) -> Non
     assert got.dtype == torch.float32 and torch.equal(got, onset_strength(x.float(), **SMALL))
 
 
-def test_one_kernel(route: Route) -> None:
+def test_bands_and_clipping_are_all(route: Route) -> None:
     x = cases.noise(2, 4000).to(route.device)
     onset_strength(x, **SMALL)
     diagnostics(reset=True)
     onset_strength(x, **SMALL)
     report = diagnostics(reset=True)
-    assert report["kernel_calls"] == ({"bands": 1} if route.kernels else {})
+    assert report["kernel_calls"] == ({"bands": 1, "clip_": 1} if route.kernels else {})
     assert report["torch_route"] == ({} if route.kernels else {"backend torch": 1})
 
 

@@ -19,7 +19,7 @@ import torch
 from conftest import IN_CI
 from fences import forget_launches
 
-from mps_spectro import _kernels
+from mps_spectro import _band_kernels, _kernels
 from mps_spectro._plan import make_plan, segments
 from mps_spectro._runtime import RuntimeUnavailable, ShaderCompileError, host
 from mps_spectro._runtime.source import assemble
@@ -427,7 +427,7 @@ def test_our_shaders_pass_every_check(
         centres = torch.arange(1, 8)[:, None] * (n_fft // 16)
         bank = (1 - (torch.arange(n_fft // 2 + 1) - centres).abs() / max(1, n_fft // 16)).clamp(min=0.0)
         shape = (n_fft, hop, n_fft // 2, pad_mode, frames, 1.0)
-        bands = _kernels.bands("host", x, window, bank, *shape, 2.0, 0.0, False, "linear", 1.0, 0.0)
+        bands = _band_kernels.bands("host", x, window, bank, *shape, 2.0, 0.0, False, "linear", 1.0, 0.0)
         exact = bank.double() @ expected.square().sum(-1)
         assert bands is not None and (bands - exact).abs().max() < 2e-6 * exact.abs().max()
     finally:
