@@ -27,6 +27,8 @@ def _bind(
     width: int,
     rest: BandsArguments,
 ) -> Launch:
+    # sizes that share kernels share this too, or a sweep would compile each of them twice
+    pairs = pairs and not _kernels._run_time_sizes.get()
     direct = _kernels._direct(shape, strides, pairs, rest.n_fft, rest.hop_length, rest.offset)
     power = int(rest.power) if rest.power in (1.0, 2.0) else 0
     variant = (("ALIGNED", int(direct)), ("POWER", power), ("SCALE", _SCALES[rest.mode]))
