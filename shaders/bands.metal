@@ -41,14 +41,7 @@ kernel void bands(
     SLOT_BARRIER();
 #endif
     threadgroup float* power = (threadgroup float*)z;
-    UNROLL
-    for (int i = 0; i < HELD; ++i) {
-        const int k = held_bin(i, points, slot.t, threads);
-        if (k >= 0) {
-            power[k] = near[i];
-            power[far_place(k, points)] = far[i];
-        }
-    }
+    store_powers(power, near, far, points, slot.t, threads);
     threadgroup_barrier(mem_flags::mem_threadgroup);
 
     // the result lies where the first frame's is, for all slots
@@ -62,10 +55,12 @@ kernel void bands(
         float sums[TOGETHER];
         sum_bands(sums, share, power, ranges, weights, p);
         UNROLL
+        for (int u = 0; u < TOGETHER; ++u) { sums[u] = band_scale(sums[u], q); }
+        UNROLL
         for (int u = 0; u < TOGETHER; ++u) {
             const int f = share.frame + u;
             if (share.band < count && frame_exists(f, first_unit, p)) {
-                out[frame_row(f, first_unit, p) * ulong(count) + ulong(share.band)] = band_scale(sums[u], q);
+                out[frame_row(f, first_unit, p) * ulong(count) + ulong(share.band)] = sums[u];
             }
         }
     }

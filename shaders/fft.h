@@ -47,7 +47,7 @@ inline void pass_dft(thread float2* v, device const float2* twiddles, int t, int
 // the same holds for the twiddles of S / 2 with themselves.
 inline void pass_dft_mirrored(thread float2* v, device const float2* twiddles, int t, int ns) {
     const bool zero = t == 0;
-    device const float2* own = twiddles + (zero ? ns / 2 : t);
+    device const float2* own = twiddles + uint(zero ? ns / 2 : t);
     UNROLL
     for (int i = 1; i < 8; ++i) {
         const float2 w = own[(i - 1) * ns];

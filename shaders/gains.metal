@@ -106,15 +106,16 @@ kernel void gains(
     threadgroup float* power = (threadgroup float*)buffer;
     if (p[P_PROJECTED] != 0) {
 #if SCALE != SCALE_LINEAR
-        threadgroup float* own_power = (threadgroup float*)own;
+        float near[HELD];
+        float far[HELD];
         UNROLL
         for (int i = 0; i < HELD; ++i) {
-            const int k = held_bin(i, points, t, threads);
-            if (k >= 0) {
-                own_power[k] = bin_power(held[i].near.x, held[i].near.y, q);
-                own_power[far_place(k, points)] = bin_power(held[i].far.x, held[i].far.y, q);
+            if (held_bin(i, points, t, threads) >= 0) {
+                near[i] = bin_power(held[i].near.x, held[i].near.y, q);
+                far[i] = bin_power(held[i].far.x, held[i].far.y, q);
             }
         }
+        store_powers((threadgroup float*)own, near, far, points, t, threads);
 #endif
         threadgroup_barrier(mem_flags::mem_threadgroup);
         const uint first_unit = group_index * uint(SLOT_COUNT(p));

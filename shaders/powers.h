@@ -51,9 +51,6 @@ inline int held_bin(int i, int points, int t, int threads) {
 #endif
 }
 
-// Where the powers of the pair that begins with bin k lie. PAIR: those of the second frame behind those of the first.
-inline int far_place(int k, int points) { return PAIR ? points / 2 + 1 + k : points - k; }
-
 // The i-th pair times two: bins k and points - k, or bin k of both frames.
 inline Bins held_pair(int i, int k, thread const float2* v, threadgroup const float2* z, device const float2* untangle,
                       int points, int t) {
@@ -80,6 +77,30 @@ inline Bins held_pair(int i, int k, thread const float2* v, threadgroup const fl
 #endif
 }
 
+// The powers of the thread's pairs to where the sums read them. PAIR: those of the second frame behind those of the first.
+inline void store_powers(threadgroup float* power, thread const float* near, thread const float* far, int points, int t,
+                         int threads) {
+#if MIRRORED
+    UNROLL
+    for (int i = 0; i < 8; ++i) {
+        threadgroup float* from_first = power + pair_base(i, t);
+        threadgroup float* from_last = power + (POINTS - pair_base(i, t));
+        from_first[i * PAIR_ROWS] = near[i];
+        from_last[-i * PAIR_ROWS] = far[i];
+    }
+    if (t == 0) { power[POINTS / 2] = near[8]; }
+#else
+    UNROLL
+    for (int i = 0; i < HELD; ++i) {
+        const int k = held_bin(i, points, t, threads);
+        if (k >= 0) {
+            power[k] = near[i];
+            power[PAIR ? points / 2 + 1 + k : points - k] = far[i];
+        }
+    }
+#endif
+}
+
 // Where the powers of the f-th frame of a group begin, from those of the first.
 inline int power_place(int f, constant long* p) {
 #if PAIR
@@ -100,10 +121,13 @@ inline int share_count(int bands, int frames) { return (bands + LANES - 1) / LAN
 
 inline Share find_share(int number, int bands) {
     const int lanes = (bands + LANES - 1) / LANES * LANES;
-    const int block = int(uint(number) / uint(lanes));
     Share share;
-    share.band = number - block * lanes;
-    share.frame = block * TOGETHER;
+    share.band = number;
+    share.frame = 0;
+    while (share.band >= lanes) {  // seldom more than once, and cheaper than a division
+        share.band -= lanes;
+        share.frame += TOGETHER;
+    }
     return share;
 }
 

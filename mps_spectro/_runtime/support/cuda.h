@@ -21,6 +21,9 @@ struct mps_floats { float value[8]; };
 // __grid_constant__: indexing with a variable reads the constant bank instead of a copy in local memory
 #define MPS_INTS const __grid_constant__ mps_ints
 #define MPS_FLOATS const __grid_constant__ mps_floats
+#ifndef MPS_LINEAR
+#define MPS_LINEAR 0
+#endif
 #ifndef MPS_RESIDENT
 #define MPS_RESIDENT 1
 #endif
@@ -37,7 +40,7 @@ inline uint3 mps_thread_position_in_grid() {
                       blockIdx.z * blockDim.z + threadIdx.z);
 }
 inline uint mps_thread_index_in_threadgroup() {
-    return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+    return MPS_LINEAR ? threadIdx.x : threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
 }
 inline uint mps_thread_index_in_simdgroup() { return mps_thread_index_in_threadgroup() & 31u; }
 inline uint mps_simdgroup_index_in_threadgroup() { return mps_thread_index_in_threadgroup() >> 5; }
