@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 import torch
+from graphs import counting
+from threads import in_threads
 
 from mps_spectro import RepeatedShapeCompileCache, diagnostics
 from mps_spectro._cache import BoundedCache, clear_caches
@@ -28,24 +29,6 @@ class Factory:
         if len(self.shapes) <= self.fails:
             raise RuntimeError("not this time")
         return object()
-
-
-def in_threads(count: int, work: Callable[[int], None]) -> None:
-    start, failures = threading.Barrier(count), []
-
-    def run(number: int) -> None:
-        try:
-            start.wait()
-            work(number)
-        except BaseException as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 def test_promotes_at_the_second_ask_and_keeps_the_value() -> None:
@@ -159,11 +142,7 @@ def test_one_call_of_the_factory_for_each_shape_under_a_race() -> None:
 
 
 def test_with_torch_compile() -> None:
-    graphs: list[Any] = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
+    graphs, backend = counting()
 
     def model(x: torch.Tensor) -> torch.Tensor:
         return x.sin() + 1

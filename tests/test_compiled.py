@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
-import threading
 import weakref
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 import torch
+from graphs import counting
+from threads import in_threads
 from torch import Tensor, nn
 
 from mps_spectro._compiled import CompiledMethods
@@ -29,16 +30,6 @@ class Scaled(CompiledMethods, nn.Module):
 
     def get_compiled_power(self, *, exponent: int) -> Callable[[Tensor], Tensor]:
         return self._compiled_method("power", "aot_eager", exponent=exponent)
-
-
-def counting() -> tuple[list[Any], Callable[..., Any]]:
-    graphs: list[Any] = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
-    return graphs, backend
 
 
 def test_same_function_each_time_with_the_values_of_the_module() -> None:
@@ -89,17 +80,8 @@ def test_many_modules_are_all_compiled() -> None:
 
 
 def test_threads_get_one_function() -> None:
-    module, barrier, got = Scaled(), threading.Barrier(8), []
-
-    def ask() -> None:
-        barrier.wait()
-        got.append(module.get_compiled())
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    module, got = Scaled(), []
+    in_threads(8, lambda _: got.append(module.get_compiled()))
     assert len(got) == 8 and len(set(map(id, got))) == 1
 
 

@@ -6,12 +6,12 @@ import inspect
 import os
 import subprocess
 import sys
-import threading
 from typing import Any
 
 import pytest
 import torch
 from parity import FORWARD, GRADIENT, error, torch_istft, torch_stft, wide
+from threads import in_threads
 from torch import Tensor
 
 import mps_spectro
@@ -372,25 +372,15 @@ def test_d33_importing_sets_no_environment_variable() -> None:
 def test_d34_threads(route: Any) -> None:
     clear_caches()
     x = torch.randn(2, 400)
-    failures: list[BaseException] = []
-    start = threading.Barrier(16)
     sizes = (16, 20, 25, 31)
     expected = {n: torch_stft(wide(x), n, 5, window=torch.hann_window(n).double(), return_complex=True) for n in sizes}
 
-    def work(n_fft: int) -> None:
-        try:
-            with mps_spectro.use_backend(route.backend):
-                start.wait()
-                spectrum = mps_spectro.stft(x.to(route.device), n_fft, 5)
-                assert error(spectrum, expected[n_fft]) <= FORWARD
-                signal = mps_spectro.istft(spectrum, n_fft, 5, length=400, torch_like=True)
-                assert error(signal, wide(x)) <= 2 * FORWARD
-        except BaseException as failure:
-            failures.append(failure)
+    def work(number: int) -> None:
+        n_fft = sizes[number % 4]
+        with mps_spectro.use_backend(route.backend):
+            spectrum = mps_spectro.stft(x.to(route.device), n_fft, 5)
+            assert error(spectrum, expected[n_fft]) <= FORWARD
+            signal = mps_spectro.istft(spectrum, n_fft, 5, length=400, torch_like=True)
+            assert error(signal, wide(x)) <= 2 * FORWARD
 
-    threads = [threading.Thread(target=work, args=(sizes[i % 4],)) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    in_threads(16, work)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import itertools
-import threading
 from array import array
 
 import pytest
 import torch
 from conftest import Route
+from threads import in_threads
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
@@ -249,12 +249,6 @@ def test_compile_computes_the_table_in_the_graph() -> None:
 def test_threads_share_one_table(builds: list[int]) -> None:
     window = torch.hann_window(64)
     tables: list[Tensor] = []
-    threads = [
-        threading.Thread(target=lambda: tables.append(reciprocal_envelope(window, 64, 16, 100))) for _ in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(16, lambda _: tables.append(reciprocal_envelope(window, 64, 16, 100)))
     assert len(tables) == 16 and all(torch.equal(table, tables[0]) for table in tables)
     assert len(builds) == 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import IN_CI
+from threads import in_threads
 
 from mps_spectro._runtime import RuntimeUnavailable, ShaderCompileError, host
 from mps_spectro._runtime import _compiler as compiler
@@ -257,22 +257,15 @@ def test_portable_context_switch(checked: bool, monkeypatch: pytest.MonkeyPatch)
 
 def test_launches_from_several_threads_do_not_meet() -> None:
     kernel = host.compile_source(SIMD).simd
-    wrong: list[int] = []
 
     def work(seed: int) -> None:
         x = torch.randn(64 * 32, generator=torch.Generator().manual_seed(seed))
         for _ in range(20):
             out = torch.zeros(x.numel(), 6)
             kernel(x, out, (0,), threads=x.numel(), group_size=64)
-            if not torch.equal(out[:, 1].view(-1, 32), x.view(-1, 32)[:, torch.arange(32) ^ 7]):
-                wrong.append(seed)
+            assert torch.equal(out[:, 1].view(-1, 32), x.view(-1, 32)[:, torch.arange(32) ^ 7])
 
-    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    in_threads(4, work)
 
 
 def test_tensors_without_memory_launch_nothing(build: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from dataclasses import replace
 from typing import Any, Callable
@@ -20,6 +19,7 @@ from parity import (
     torch_istft,
     wide,
 )
+from threads import in_threads
 from torch import Tensor
 
 import mps_spectro
@@ -416,24 +416,15 @@ def test_sixteen_threads_from_a_cold_start(route: Any) -> None:
     spectra = {n: torch.randn(2, n // 2 + 1, 9, dtype=torch.complex64) for n in (64, 100, 127)}
     expected = {n: torch_istft(wide(s), n, window=torch.hann_window(n).double()) for n, s in spectra.items()}
     there = {n: s.to(route.device) for n, s in spectra.items()}
-    start, failures = threading.Barrier(16), []
 
-    def work(n_fft: int) -> None:
-        try:
-            with mps_spectro.use_backend(route.backend):
-                start.wait()
-                for _ in range(2):
-                    got = mps_spectro.istft(there[n_fft], n_fft, torch_like=True)
-                    assert error(got, expected[n_fft]) <= FORWARD
-        except BaseException as failure:
-            failures.append(failure)
+    def work(number: int) -> None:
+        n_fft = (64, 100, 127)[number % 3]
+        with mps_spectro.use_backend(route.backend):
+            for _ in range(2):
+                got = mps_spectro.istft(there[n_fft], n_fft, torch_like=True)
+                assert error(got, expected[n_fft]) <= FORWARD
 
-    threads = [threading.Thread(target=work, args=((64, 100, 127)[i % 3],)) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    in_threads(16, work)
 
 
 def test_window_changed_in_place_gets_a_new_envelope_and_verdict(route: Any) -> None:

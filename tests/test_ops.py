@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import warnings
 from typing import Any, Callable, Iterator
 
 import pytest
 import torch
 from conftest import Route
+from threads import in_threads
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
@@ -464,15 +464,11 @@ def test_threads_agree(route: Route) -> None:
     expected = work()
     results: list[list[Tensor]] = []
 
-    def run() -> None:
+    def run(number: int) -> None:
         with use_backend(route.backend):
             results.append(work())
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(8, run)
     assert len(results) == 8
     for result in results:
         assert all(torch.equal(a, b) for a, b in zip(result, expected))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import warnings
 from typing import Any, Callable
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from parity import FORWARD, GRADIENT, Case, cases, error, strides, torch_istft, torch_stft, wide
 from test_istft import inverse_cases, options_of, quiet
+from threads import in_threads
 from torch import Tensor
 
 import mps_spectro
@@ -348,22 +348,13 @@ def test_somebody_elses_patch_below_ours() -> None:
 
 
 def test_threads_patch_and_undo() -> None:
-    failures = []
+    def work(number: int) -> None:
+        for _ in range(50):
+            with patch_torch():
+                assert torch.stft is not ORIGINALS[0]
 
-    def work() -> None:
-        try:
-            for _ in range(50):
-                with patch_torch():
-                    assert torch.stft is not ORIGINALS[0]
-        except BaseException as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=work) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures and torch.stft is ORIGINALS[0]
+    in_threads(16, work)
+    assert torch.stft is ORIGINALS[0]
 
 
 def test_disabled_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

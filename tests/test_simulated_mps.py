@@ -8,13 +8,13 @@ import io
 import pickle
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 import simulated_mps
 import torch
+from threads import in_threads
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -446,22 +446,16 @@ def test_events() -> None:
 
 def test_threads() -> None:
     expected = [float((torch.arange(50.0) * k).sin().sum()) for k in range(8)]
-    wrong: list[Any] = []
 
     def work(k: int) -> None:
         for _ in range(100):
             x = torch.arange(50.0, device="mps").requires_grad_()
             y = (x * k).sin().sum()
             y.backward()
-            if y.item() != expected[k] or x.grad is None or x.grad.isnan().any():
-                wrong.append((k, y.item()))
+            assert y.item() == expected[k] and x.grad is not None and not x.grad.isnan().any()
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong and simulated_mps.broken_guards() == 0
+    in_threads(8, work)
+    assert simulated_mps.broken_guards() == 0
 
 
 LATE = """

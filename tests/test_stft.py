@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Callable
 
 import pytest
@@ -20,6 +19,7 @@ from parity import (
     torch_stft,
     wide,
 )
+from threads import in_threads
 from torch import Tensor
 
 import mps_spectro
@@ -309,23 +309,14 @@ def test_sixteen_threads_from_a_cold_start(route: Any) -> None:
         n: torch_stft(wide(x), n, window=wide(torch.hann_window(n)), return_complex=True) for n in (64, 100, 127)
     }
     device_x = x.to(route.device)
-    start, failures = threading.Barrier(16), []
 
-    def work(n_fft: int) -> None:
-        try:
-            with mps_spectro.use_backend(route.backend):
-                start.wait()
-                for _ in range(2):
-                    assert error(mps_spectro.stft(device_x, n_fft), expected[n_fft]) <= FORWARD
-        except BaseException as failure:
-            failures.append(failure)
+    def work(number: int) -> None:
+        n_fft = (64, 100, 127)[number % 3]
+        with mps_spectro.use_backend(route.backend):
+            for _ in range(2):
+                assert error(mps_spectro.stft(device_x, n_fft), expected[n_fft]) <= FORWARD
 
-    threads = [threading.Thread(target=work, args=((64, 100, 127)[i % 3],)) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    in_threads(16, work)
 
 
 def test_window_cached_in_inference_mode_serves_training(route: Any) -> None:

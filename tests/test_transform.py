@@ -7,7 +7,6 @@ import gc
 import inspect
 import io
 import pickle
-import threading
 import warnings
 from typing import Any, Callable, Iterator
 
@@ -17,6 +16,8 @@ import scipy.signal
 import torch
 import transform_cases as cases
 from conftest import Route
+from graphs import counting
+from threads import in_threads
 from torch import Tensor, nn
 
 import mps_spectro
@@ -658,12 +659,7 @@ def test_compiled_functions_raise_what_the_methods_raise() -> None:
 
 def test_more_transforms_than_the_compilers_limit_are_compiled() -> None:
     torch._dynamo.reset()
-    graphs: list[Any] = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
+    graphs, backend = counting()
     x = cases.noise(2, 500).float()
     count = torch._dynamo.config.recompile_limit + 2
     for number in range(count):
@@ -859,24 +855,15 @@ def test_sixteen_threads() -> None:
     clear_caches()
     transform = SpectralTransform(128, 32, **cases.MINIMAL)
     x = cases.noise(2, 2000).float()
-    expected, start, failures = transform(x), threading.Barrier(16), []
+    expected = transform(x)
 
-    def work() -> None:
-        try:
-            start.wait()
-            for _ in range(5):
-                assert torch.equal(transform(x), expected)
-                wide = transform.istft(transform(x.double()), 2000, torch_like=True)
-                assert relative(wide, x.double()) <= FLOAT64
-        except BaseException as failure:
-            failures.append(failure)
+    def work(number: int) -> None:
+        for _ in range(5):
+            assert torch.equal(transform(x), expected)
+            wide = transform.istft(transform(x.double()), 2000, torch_like=True)
+            assert relative(wide, x.double()) <= FLOAT64
 
-    threads = [threading.Thread(target=work) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
+    in_threads(16, work)
 
 
 # --- get_transform ----------------------------------------------------------------------------------------------------
@@ -930,17 +917,8 @@ def test_get_transform_keeps_the_last_64() -> None:
 
 def test_get_transform_in_threads_and_tracers() -> None:
     clear_caches()
-    start, got = threading.Barrier(16), []
-
-    def work() -> None:
-        start.wait()
-        got.append(get_transform(n_fft=48, hop_length=12))
-
-    threads = [threading.Thread(target=work) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    got: list[SpectralTransform] = []
+    in_threads(16, lambda _: got.append(get_transform(n_fft=48, hop_length=12)))
     assert len(got) == 16 and len(set(map(id, got))) == 1
     from torch._subclasses import FakeTensorMode
 
