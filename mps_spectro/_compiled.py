@@ -14,8 +14,8 @@ _lock = threading.Lock()
 
 
 def _compile(method: Callable[..., Any], options: dict[str, Any], backend: str | Callable[..., Any]) -> Any:
-    def compiled(*inputs: Any) -> Any:
-        return method(*inputs, **options)
+    def compiled(*inputs: Any, **more: Any) -> Any:
+        return method(*inputs, **options, **more)
 
     # The compiler counts recompilations by code object and gives up after a few: a ninth module would run uncompiled
     compiled.__code__ = compiled.__code__.replace()

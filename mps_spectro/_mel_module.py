@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, Callable, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ._arguments import HALVES, ArgumentError
+from ._arguments import ArgumentError
+from ._compiled import CompiledMethods
+from ._float_buffers import FloatBuffers
 from ._frontend import Output, Spectrum, output, run, spectrum
+from ._shown import shown
 from ._window_functions import make_window
 from .filters import melscale_fbanks
 from .presets import PRESETS
@@ -25,7 +27,7 @@ _OF_OUTPUT = (
 )  # fmt: skip
 
 
-class MelModule(nn.Module):
+class MelModule(CompiledMethods, FloatBuffers):
     """Keeps the arguments as attributes, the window and the bank as buffers."""
 
     window: Tensor
@@ -68,26 +70,8 @@ class MelModule(nn.Module):
     def _powers(self, x: Tensor) -> Tensor:
         return run(x, self.window, None, self._spectrum, Output())
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MelModule:
-        kept = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, buffer in self._buffers.items():
-            if buffer is not None and buffer.dtype in HALVES:
-                # half a window's digits would show in the result, which is computed in float32 anyway
-                self._buffers[name] = kept[name].to(buffer.device)  # type: ignore[union-attr]
-        return self
-
     def extra_repr(self) -> str:
-        defaults: dict[str, inspect.Parameter] = {}
-        for base in reversed(type(self).__mro__):
-            if issubclass(base, MelModule):
-                defaults.update(inspect.signature(base.__init__).parameters)
-        shown = []
-        for name, value in self._arguments.items():
-            default = defaults[name].default
-            if value is not default and value != default:
-                shown.append(f"{name}={getattr(value, '__name__', None) or repr(value)}")
-        return ", ".join(shown)
+        return shown(type(self), self._arguments)
 
     @classmethod
     def preset(cls: type[T], name: str, **overrides: Any) -> T:

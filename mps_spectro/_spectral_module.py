@@ -20,7 +20,7 @@ from ._envelope import envelope
 from ._float_buffers import FloatBuffers
 from ._frontend import signal
 from ._reference import PAD_MODES, full_length
-from ._shown import shown
+from ._shown import arguments_of, shown
 from ._window_functions import WindowFunction
 from .fft_params import make_window
 from .istft import _by_torch, istft
@@ -61,7 +61,7 @@ class SpectralModule(CompiledMethods, FloatBuffers):
         normalized: bool = False,
         istft_backend_policy: str | None = None,
     ) -> None:
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        arguments = arguments_of(SpectralModule, locals())
         super().__init__()
         self._shown = shown(SpectralModule, arguments)
         self.n_fft, self.hop_length, self.win_length = _sizes(n_fft, hop_length, win_length)
@@ -83,8 +83,7 @@ class SpectralModule(CompiledMethods, FloatBuffers):
             raise ArgumentError("istft_backend_policy='torch_fallback' must go with center_tail_pad='symmetric'")
         if isinstance(window, Tensor) and window.requires_grad:
             raise ArgumentError("window must not require grad; mps_spectro.stft and istft take a window that learns")
-        # a tensor made in inference mode could never be saved for a backward pass later
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             made = make_window(window, window_fn, self.win_length, self.n_fft, periodic)
         self.register_buffer("window", made, persistent=False)
         self._given = None if window is None else len(window)

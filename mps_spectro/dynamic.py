@@ -18,6 +18,7 @@ from . import _kernels
 from ._arguments import ArgumentError, integer
 from ._frontend import Output, Spectrum, given_window, output, run, signal, spectrum
 from ._mel_module import MelModule
+from ._shown import arguments_of
 from ._window_functions import WindowFunction, make_window
 from .filters import mel_bank
 
@@ -213,7 +214,7 @@ class DynamicMelSpectrogramTransform(MelModule):
     ) -> None:
         if mel_basis is not None:
             mel_basis = _checked_basis(mel_basis)
-        super().__init__(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        super().__init__(**arguments_of(DynamicMelSpectrogramTransform, locals()))
 
     def forward(self, x: Tensor, *, keyshift: float = 0.0, speed: float = 1.0, center: bool | None = None) -> Tensor:
         """Mel spectrogram (..., n_mels, n_frames) of x (..., T).

@@ -16,7 +16,7 @@ from ._derived import remember
 from ._float_buffers import FloatBuffers
 from ._frontend import Spectrum, signal
 from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, positive, transformed, window_for
-from ._shown import shown
+from ._shown import arguments_of, shown
 from ._window_functions import WindowFunction
 from .chroma import check_chroma, chroma_bank, normalized_classes
 from .descriptors import Band, contrast, contrast_bands, moments
@@ -293,7 +293,7 @@ class SpectralFeatureTransform(CompiledMethods, FloatBuffers):
         lifter: float = 0,
         dct_norm: str | None = "ortho",
     ) -> None:
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        arguments = arguments_of(SpectralFeatureTransform, locals())
         super().__init__()
         self._plan = _planned(**{name: value for name, value in arguments.items() if name != "window_fn"})
         self._shown = shown(SpectralFeatureTransform, arguments)
@@ -307,8 +307,7 @@ class SpectralFeatureTransform(CompiledMethods, FloatBuffers):
             if window_fn.requires_grad:
                 raise ArgumentError("window_fn must not require grad; spectral_features takes a window that learns")
             device = window_fn.device
-        # a tensor made in inference mode could never be saved for a backward pass later
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             tables = _tables(self._plan, window_fn, torch.empty(0, dtype=torch.float32, device=device))
             if tables.window is window_fn:
                 tables = tables._replace(window=tables.window.clone())

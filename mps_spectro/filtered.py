@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from ._frontend import (
     spectrum,
     zeros_where_short,
 )
-from ._shown import shown
+from ._shown import arguments_of, shown
 from ._window_functions import WindowFunction, make_window
 
 OUTPUT_SCALES = ("linear", "log", "log10_plus_one", "db")
@@ -216,16 +215,16 @@ class FilteredSpectrogramTransform(CompiledMethods, FloatBuffers):
         normalized: bool | str = False,
         use_mps_kernels: bool = True,
     ) -> None:
-        given: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        arguments = arguments_of(FilteredSpectrogramTransform, locals())
         super().__init__()
-        shared = {name: value for name, value in given.items() if name not in ("window_fn", "periodic")}
+        shared = {name: value for name, value in arguments.items() if name not in ("window_fn", "periodic")}
         self._spectrum, self._output = _pipeline(**shared)
-        for name, value in given.items():
+        for name, value in arguments.items():
             if name not in ("filterbank", "window_fn"):
                 setattr(self, name, value)
         self.hop_length, self.win_length = self._spectrum.hop_length, self._spectrum.win_length
         self.n_bands = filterbank.shape[1]
-        self._shown = shown(FilteredSpectrogramTransform, given)
+        self._shown = shown(FilteredSpectrogramTransform, arguments)
         if isinstance(window_fn, Tensor):
             given_window(window_fn, window_fn, self.win_length)
             window = window_fn
@@ -249,6 +248,4 @@ class FilteredSpectrogramTransform(CompiledMethods, FloatBuffers):
 
 def _own(table: Tensor) -> Tensor:
     """A copy that nobody else writes to."""
-    # an inference tensor must not reach a later training step
-    with torch.inference_mode(False):
-        return table.detach().to(torch.promote_types(table.dtype, torch.float32), copy=True)
+    return table.detach().to(torch.promote_types(table.dtype, torch.float32), copy=True)

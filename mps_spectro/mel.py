@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ._frontend import given_window, output, run, signal, spectrum
 from ._mel_module import MelModule
+from ._shown import arguments_of
 from ._window_functions import WindowFunction, make_window
 from .filters import mel_bank
 
@@ -161,8 +162,7 @@ class MelSpectrogramTransform(MelModule):
         normalize: str | None = None,
         use_mps_kernels: bool = True,
     ) -> None:
-        super().__init__(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
-        self._compiled: dict[str, Callable[[Tensor], Tensor]] = {}
+        super().__init__(**arguments_of(MelSpectrogramTransform, locals()))
 
     @classmethod
     def compat(cls, **arguments: Any) -> CompatMelSpectrogramTransform:
@@ -195,15 +195,20 @@ class MelSpectrogramTransform(MelModule):
         """Powers of the spectrum (..., n_fft // 2 + 1, n_frames), before the bank."""
         return self._powers(x)
 
-    def get_compiled(self, *, output_scale: str | None = None, to_db: bool | None = None) -> Callable[[Tensor], Tensor]:
-        """The module under torch.compile, one function per output scale, the same one each time."""
-        scale = self._resolved(output_scale, to_db)
-        if scale not in self._compiled:
-            self._compiled[scale] = torch.compile(lambda x: self.forward(x, output_scale=scale))
-        return self._compiled[scale]
+    def get_compiled(
+        self,
+        *,
+        output_scale: str | None = None,
+        to_db: bool | None = None,
+        backend: str | Callable[..., Any] = "aot_eager",
+    ) -> Callable[[Tensor], Tensor]:
+        """The module under torch.compile, one function per output scale, the same one each time.
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": {}}
+        Args:
+            output_scale, to_db: as for calling the module.
+            backend: of torch.compile. "aot_eager" needs no compiler on the machine.
+        """
+        return self._compiled_method("__call__", backend, output_scale=self._resolved(output_scale, to_db))
 
 
 class LogMelSpectrogramTransform(MelSpectrogramTransform):
@@ -219,9 +224,11 @@ class LogMelSpectrogramTransform(MelSpectrogramTransform):
     def _of_preset(cls, arguments: dict[str, Any]) -> LogMelSpectrogramTransform:
         return cls(**{name: value for name, value in arguments.items() if name not in ("output_scale", "top_db")})
 
-    def get_compiled(self) -> Callable[[Tensor], Tensor]:  # type: ignore[override]
-        """The module under torch.compile, the same function each time."""
-        return super().get_compiled(output_scale="log")
+    def get_compiled(  # type: ignore[override]
+        self, *, backend: str | Callable[..., Any] = "aot_eager"
+    ) -> Callable[[Tensor], Tensor]:
+        """The module under torch.compile, the same function each time; `backend` is torch.compile's."""
+        return super().get_compiled(output_scale="log", backend=backend)
 
 
 class CompatMelSpectrogramTransform(MelSpectrogramTransform):
@@ -266,8 +273,8 @@ class CompatMelSpectrogramTransform(MelSpectrogramTransform):
         mode: str = "torchaudio_compat",
         use_mps_kernels: bool = True,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        arguments = {name: value for name, value in given.items() if name not in ("onesided", "wkwargs")}
+        theirs = arguments_of(CompatMelSpectrogramTransform, locals())
+        arguments = {name: value for name, value in theirs.items() if name not in ("onesided", "wkwargs")}
         arguments["hop_length"] = (
             (n_fft if win_length is None else win_length) // 2 if hop_length is None else hop_length
         )
@@ -275,7 +282,7 @@ class CompatMelSpectrogramTransform(MelSpectrogramTransform):
         if wkwargs and not isinstance(window_fn, str):
             arguments["window_fn"] = lambda length: window_fn(length, **wkwargs)  # noqa: E731
         super().__init__(**arguments)
-        self._remember(given)
+        self._remember(theirs)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name in ("spectrogram.window", "mel_scale.fb"):

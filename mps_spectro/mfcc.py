@@ -16,7 +16,7 @@ from ._db_mel import db_mel_arguments, decibels, tables
 from ._derived import remember
 from ._float_buffers import FloatBuffers
 from ._frontend import run, signal
-from ._shown import shown
+from ._shown import arguments_of, shown
 from ._window_functions import WindowFunction
 
 _matrices: BoundedCache[Tensor] = BoundedCache("DCT matrices", 64)
@@ -225,7 +225,7 @@ class MFCCTransform(CompiledMethods, FloatBuffers):
         lifter: float = 0,
         dct_norm: str | None = "ortho",
     ) -> None:
-        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        arguments = arguments_of(MFCCTransform, locals())
         super().__init__()
         for name, value in arguments.items():
             if not isinstance(value, Tensor):
@@ -236,8 +236,7 @@ class MFCCTransform(CompiledMethods, FloatBuffers):
         self._spectrum, self._output = given.spectrum, given.output
         self.win_length = given.spectrum.win_length
         device = window_fn.device if isinstance(window_fn, Tensor) else torch.device("cpu")
-        # a tensor made in inference mode could never be saved for a backward pass later
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             window, basis = tables(given, torch.empty(0, dtype=torch.float32, device=device))
             # clones, because others share these
             self.register_buffer("window", window.clone(), persistent=False)

@@ -13,6 +13,7 @@ import front_end_cases as cases
 import pytest
 import torch
 from conftest import Route
+from graphs import counting
 from torch import Tensor, nn
 from torchaudio_stub import import_torchaudio
 
@@ -496,22 +497,35 @@ def test_the_function_compiles_whole() -> None:
         assert cases.absolute(compiled(x, n_mels), function(x, n_mels)) < 1e-4
 
 
-def test_get_compiled_is_kept_by_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    monkeypatch.setattr(torch, "compile", lambda function: made.append(function) or function)
+def test_get_compiled_is_kept_by_scale() -> None:
+    graphs, backend = counting()
     module = MelSpectrogramTransform(**SIZES, n_mels=40)
     x = cases.noise(2, 4000)
     assert module.get_compiled() is module.get_compiled(to_db=True) is module.get_compiled(output_scale="db")
     assert module.get_compiled(to_db=False) is module.get_compiled(output_scale="linear")
-    assert len(made) == 2
-    assert torch.equal(module.get_compiled(to_db=False)(x), module(x, output_scale="linear"))
+    assert module.get_compiled() is module.get_compiled(backend="aot_eager") is not module.get_compiled(backend=backend)
+    for scale in ("db", "linear", "db"):
+        compiled = module.get_compiled(output_scale=scale, backend=backend)
+        assert torch.equal(compiled(x), module(x, output_scale=scale))
+    assert len(graphs) == 2
     assert torch.equal(copy.deepcopy(module)(x), module(x)) and torch.equal(
         pickle.loads(pickle.dumps(module))(x), module(x)
     )
     log = LogMelSpectrogramTransform(**SIZES, n_mels=40)
     assert log.get_compiled() is log.get_compiled()
+    assert cases.absolute(log.get_compiled()(x), log(x)) < 1e-4
     with pytest.raises(TypeError):
         log.get_compiled(output_scale="db")
+
+
+def test_more_modules_than_the_compilers_limit_are_compiled() -> None:
+    graphs, backend = counting()
+    x = cases.noise(1, 1000)
+    count = torch._dynamo.config.recompile_limit + 2
+    for n_mels in range(10, 10 + count):
+        module = MelSpectrogramTransform(sample_rate=8000, n_fft=128, hop_length=32, n_mels=n_mels)
+        assert torch.equal(module.get_compiled(backend=backend)(x), module(x))
+    assert len(graphs) == count
 
 
 @pytest.mark.parametrize("name", ["librosa", "whisper", "hifigan", "fcpe", "nemo"])
