@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -92,6 +93,34 @@ def route(request: pytest.FixtureRequest) -> Iterator[Route]:
     chosen = require_route(request.param)
     with use_backend(chosen.backend):
         yield chosen
+
+
+@pytest.fixture(params=[pytest.param(name, id=name, marks=_MARKS.get(name, [])) for name in ROUTES if name != "torch"])
+def kernel_route(request: pytest.FixtureRequest) -> Iterator[Route]:
+    """The same for the routes on which shaders answer."""
+    request.node.user_properties.append(("route", request.param))
+    chosen = require_route(request.param)
+    with use_backend(chosen.backend):
+        yield chosen
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernels run on the host, compiled anew with their accesses checked."""
+    from fences import forget_launches
+
+    from mps_spectro import _kernels
+    from mps_spectro._runtime import host
+    from mps_spectro._runtime.source import assemble
+
+    require_route("host")
+    compile_checked = functools.partial(host.compile_source, checked=True, seed=7)
+    compiled = functools.lru_cache(maxsize=None)(lambda shader, defines: compile_checked(assemble(shader, defines)))
+    monkeypatch.setattr(_kernels, "library", lambda backend, shader, defines, device: compiled(shader, defines))
+    forget_launches()
+    with use_backend("host"):
+        yield
+    forget_launches()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

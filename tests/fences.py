@@ -21,7 +21,7 @@ MARGIN = 3001
 
 
 def memory_of(tensor: Tensor) -> Tensor:
-    """The floats from the first to the last element of a tensor, whatever lies between them."""
+    """The numbers from the first to the last element of a tensor, whatever lies between them."""
     tensor = tensor.detach()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
@@ -30,7 +30,7 @@ def memory_of(tensor: Tensor) -> Tensor:
 
 
 class _Fenced:
-    """A copy of a tensor's memory between two bands."""
+    """A copy of a tensor's memory, floats or 32-bit integers, between two bands."""
 
     def __init__(self, tensor: Tensor, result: bool) -> None:
         self.source = memory_of(tensor)
@@ -39,7 +39,7 @@ class _Fenced:
         # kernels read pairs where the addresses allow it: keep what the address is a multiple of
         self.start = MARGIN + (tensor.data_ptr() - self.bits.data_ptr()) // 4 % 2 + MARGIN % 2
         self.stop = self.start + size
-        self.inner = self.bits.view(torch.float32)[self.start : self.stop]
+        self.inner = self.bits.view(self.source.dtype)[self.start : self.stop]
         assert self.inner.data_ptr() % 8 == tensor.data_ptr() % 8
         if not result:
             self.inner.copy_(self.source)

@@ -5,7 +5,6 @@ Twice: on every route with guard bands around each buffer, and on the host with 
 
 from __future__ import annotations
 
-import functools
 import importlib
 from dataclasses import dataclass
 from typing import Any, Iterator
@@ -23,8 +22,6 @@ from mps_spectro import _kernels, _reference
 from mps_spectro._backend import use_backend
 from mps_spectro._envelope import reciprocal_envelope
 from mps_spectro._plan import make_plan, segments
-from mps_spectro._runtime import host
-from mps_spectro._runtime.source import assemble
 
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
 # n_fft and hop; an odd hop does not let synthesis keep its ring in registers
@@ -39,16 +36,6 @@ SHAPES = {
     "hop beyond n_fft, pair": (45, 50),
 }
 LARGE = tuple(name for name, (n_fft, _) in SHAPES.items() if n_fft > 2048)
-
-
-@pytest.fixture(
-    params=["host", pytest.param("mps", marks=pytest.mark.mps), pytest.param("cuda", marks=pytest.mark.cuda)]
-)
-def kernel_route(request: pytest.FixtureRequest) -> Iterator[Route]:
-    request.node.user_properties.append(("route", request.param))
-    chosen = require_route(request.param)
-    with use_backend(chosen.backend):
-        yield chosen
 
 
 @dataclass(frozen=True)
@@ -226,21 +213,6 @@ def test_inputs_of_every_layout_between_nans(name: str, layout: str, route: Rout
     (gradient,) = torch.autograd.grad(back, leaf, laid_out(weights, layout, device))
     (exact_gradient,) = torch.autograd.grad(exact, wide, weights.double())
     assert largest_error(gradient, exact_gradient) <= GRADIENT
-
-
-@pytest.fixture
-def checked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every kernel of the host is compiled with its accesses checked, anew."""
-    require_route("host")
-    compile_checked = functools.partial(host.compile_source, checked=True, seed=7)
-    compiled = functools.lru_cache(maxsize=None)(
-        lambda shader, defines: compile_checked(assemble(shader, defines)),
-    )
-    monkeypatch.setattr(_kernels, "library", lambda backend, shader, defines, device: compiled(shader, defines))
-    forget_launches()
-    with use_backend("host"):
-        yield
-    forget_launches()
 
 
 @pytest.mark.parametrize(
