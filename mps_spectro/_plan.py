@@ -26,7 +26,7 @@ _PRIMES = tuple(n for n in range(17, LARGEST_PRIME + 1) if all(n % d for d in ra
 _COMPLEX_BYTES = 8
 
 # Complex lengths whose pass structure is compiled in: what speech, music and vocoder projects use. Powers of two with a
-# last radix of 8 are `mirrored`: bins k and length - k meet in one thread.
+# last radix of 8, and lengths with one of 10, are `mirrored`: bins k and length - k meet in one thread.
 _RADIX_PASSES = {
     8: (8,),
     10: (5, 2),
@@ -35,7 +35,7 @@ _RADIX_PASSES = {
     64: (8, 8),
     128: (16, 8),
     160: (8, 5, 4),
-    200: (8, 5, 5),
+    200: (20, 10),
     256: (4, 8, 8),
     320: (8, 8, 5),
     480: (8, 5, 4, 3),
@@ -72,7 +72,7 @@ class Plan:
     slots: int  # frames (pairs) in a group at a time
     group: int  # threads in a group
     exchange: int  # float2 of threadgroup memory
-    mirrored: bool
+    mirrored: int  # radix of the pass that pairs bins k and points - k in one thread, 0 where none does
     resident: int  # groups that should fit a multiprocessor, a bound on registers where a compiler takes one
     defines: tuple[tuple[str, int], ...]
     abreast: int = 0  # frames of one item that a group transforms at a time, see `abreast`
@@ -151,18 +151,25 @@ def _static_plan(
     kind: str, op: str, n_fft: int, pair: bool, points: int, fft_points: int, radices: tuple[int, ...]
 ) -> Plan:
     power_of_two = points & (points - 1) == 0
-    mirrored = kind == "radix" and len(radices) > 1 and radices[-1] == 8 and power_of_two
+    threads = _round_threads(_threads_for(fft_points, radices))
+    mirrored = 0
+    if kind == "radix" and len(radices) > 1 and (power_of_two and radices[-1] == 8 or radices[-1] == 10):
+        mirrored = radices[-1]
+        threads = points // mirrored // 2
     if op == "synthesis":
         radices = radices[::-1]
-    threads = _round_threads(_threads_for(fft_points, radices))
     split = fft_points > MAX_POINTS
     spread = fft_points + fft_points // 8
     swizzle = not split and spread * _COMPLEX_BYTES <= MAX_MEMORY
     slot_size = fft_points // 2 if split else spread if swizzle else fft_points
+    # slots are whole in their simdgroup
+    simd_slots = SIMD_WIDTH // threads if threads < SIMD_WIDTH and SIMD_WIDTH % threads else 0
     slots = max(1, min(128 // threads, 20480 // (slot_size * _COMPLEX_BYTES)))
+    if simd_slots:
+        slots = 4 * simd_slots
     if op == "synthesis" and threads > SIMD_WIDTH:
         slots = 1  # slots that share a barrier would have to meet the edges of their rows together
-    group = slots * threads
+    group = slots // simd_slots * SIMD_WIDTH if simd_slots else slots * threads
     resident = max(1, _resident_threads(op, group) // group)
     per_thread = max(-(-(fft_points // r) // threads) * r for r in radices)
     # a run-time length must fit every length of its size class
@@ -182,9 +189,10 @@ def _static_plan(
         "SWIZZLE": int(swizzle),
         "SPLIT": int(split),
         "PING_PONG": 0,
-        "SIMD_BARRIER": int(SIMD_WIDTH % threads == 0),
+        "SIMD_BARRIER": int(simd_slots > 0 or SIMD_WIDTH % threads == 0),
+        "SIMD_SLOTS": simd_slots,
         "RING": _ring(longest, threads),
-        "MIRRORED": int(mirrored),
+        "MIRRORED": mirrored,
         "TOGETHER": _together(slots * (1 + pair)),
         "RESIDENT": resident,
     }
@@ -239,6 +247,7 @@ def _mixed_plan(op: str, n_fft: int, pair: bool, points: int, radices: tuple[int
         "SPLIT": 0,
         "SIMD_BARRIER": int(small is not None and SIMD_WIDTH % threads == 0),
         "PING_PONG": int(ping_pong),
+        "SIMD_SLOTS": 0,
         "RING": ring,
         "MIRRORED": 0,
         "TOGETHER": _together(slots if small is not None else 1 + pair),
@@ -255,7 +264,7 @@ def _mixed_plan(op: str, n_fft: int, pair: bool, points: int, radices: tuple[int
         slots=slots,
         group=group,
         exchange=exchange,
-        mirrored=False,
+        mirrored=0,
         resident=resident,
         defines=tuple(defines.items()),
     )
@@ -277,7 +286,7 @@ def abreast(plan: Plan, frames_contiguous: bool) -> Plan | None:
     # the slots lie an odd number of pairs of memory banks apart
     slot_size = dict(plan.defines)["SLOT_SIZE"] + _SLOT_SKEW
     frames = min(_MOST_ABREAST, MAX_MEMORY // (slot_size * _COMPLEX_BYTES))
-    if not plan.mirrored or frames < 3:
+    if not plan.mirrored or frames < 3 or dict(plan.defines)["SIMD_SLOTS"]:
         return None
     group = frames * plan.threads
     # threads that a multiprocessor should hold, tuned on an H200

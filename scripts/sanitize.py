@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 KINDS = {
     "one sample": (1, 1, 2, 40),
     "one pass": (16, 4, 2, 40),
-    "radix in a simdgroup": (400, 160, 2, 9),
+    "radix in a simdgroup": (320, 80, 2, 9),
+    "mirrored by tens in a simdgroup": (400, 160, 2, 9),
+    "mirrored by tens, other hop": (400, 90, 2, 9),
     "radix": (1280, 320, 2, 4),
     "radix, full memory": (7680, 1920, 1, 3),
     "mirrored in a simdgroup": (1024, 256, 2, 9),

@@ -172,11 +172,11 @@ inline Bins untangle_pair(float2 a, float2 b, float2 factor) {
 #if MIRRORED
 // The elements that make the i-th pair of bins, from the registers of the last pass, see pair_base.
 inline float2 mirrored_near(thread const float2* v, int i, bool zero) {
-    const float2 own = i < 4 ? v[i] : v[4 + i];
+    const float2 own = i < MIRRORED / 2 ? v[i] : v[MIRRORED / 2 + i];
     return zero ? own : v[i];
 }
 inline float2 mirrored_far(thread const float2* v, int i, bool zero) {
-    const float2 own = i == 0 ? v[0] : i < 4 ? v[8 - i] : v[19 - i];
-    return zero ? own : v[15 - i];
+    const int place = i == 0 ? 0 : i < MIRRORED / 2 ? MIRRORED - i : 2 * MIRRORED + MIRRORED / 2 - 1 - i;
+    return zero ? v[place] : v[2 * MIRRORED - 1 - i];
 }
 #endif

@@ -39,7 +39,13 @@ inline void dft8(thread float2* v) {
     }
 }
 
-// exp(-2 pi i m / 16), m = 0 .. 7
+// exp(-2 pi i m / 16), m = 0 .. 7, and exp(-2 pi i m / 20), m = 0 .. 9
+constant float ROTATION_20_RE[10] = {1.0f, 0.95105651629515357f, 0.80901699437494742f, 0.58778525229247313f,
+                                     0.30901699437494742f, 0.0f, -0.30901699437494742f, -0.58778525229247313f,
+                                     -0.80901699437494742f, -0.95105651629515357f};
+constant float ROTATION_20_IM[10] = {0.0f, -0.30901699437494742f, -0.58778525229247313f, -0.80901699437494742f,
+                                     -0.95105651629515357f, -1.0f, -0.95105651629515357f, -0.80901699437494742f,
+                                     -0.58778525229247313f, -0.30901699437494742f};
 constant float ROTATION_RE[8] = {1.0f, 0.92387953251128676f, 0.70710678118654752f, 0.38268343236508977f,
                                  0.0f, -0.38268343236508977f, -0.70710678118654752f, -0.92387953251128676f};
 constant float ROTATION_IM[8] = {0.0f, -0.38268343236508977f, -0.70710678118654752f, -0.92387953251128676f,
@@ -129,6 +135,35 @@ inline void dft_odd(thread float2* v) {
     }
 }
 
+// Products of coprime factors A and 5 (Good 1958, Thomas 1963): no twiddles, only another order of what goes in and out.
+// Row n1 of the input are elements 5 n1 + A n2, result (k1, k2) is element 5 u k1 + A w k2, u = 1 / 5 mod A, w = 1 / A mod 5.
+template <int A, int AW>
+inline void dft_by_five(thread float2* v) {
+    float2 u[5 * A];
+    UNROLL
+    for (int n2 = 0; n2 < 5; ++n2) {
+        float2 column[A];
+        UNROLL
+        for (int n1 = 0; n1 < A; ++n1) { column[n1] = v[(5 * n1 + A * n2) % (5 * A)]; }
+        if (A == 2) {
+            dft2(column);
+        } else {
+            dft4(column);
+        }
+        UNROLL
+        for (int n1 = 0; n1 < A; ++n1) { u[5 * n1 + n2] = column[n1]; }
+    }
+    UNROLL
+    for (int k1 = 0; k1 < A; ++k1) {
+        float2 row[5];
+        UNROLL
+        for (int n2 = 0; n2 < 5; ++n2) { row[n2] = u[5 * k1 + n2]; }
+        dft_odd<5>(row);
+        UNROLL
+        for (int k2 = 0; k2 < 5; ++k2) { v[(5 * k1 + AW * k2) % (5 * A)] = row[k2]; }
+    }
+}
+
 template <int R>
 inline void dft(thread float2* v) {
     if (R == 2) {
@@ -139,6 +174,10 @@ inline void dft(thread float2* v) {
         dft8(v);
     } else if (R == 16) {
         dft16(v);
+    } else if (R == 10) {
+        dft_by_five<2, 6>(v);
+    } else if (R == 20) {
+        dft_by_five<R == 20 ? 4 : 2, 16>(v);
     } else {
         dft_odd<R % 2 == 1 ? R : 3>(v);
     }

@@ -7,7 +7,8 @@
 // PING_PONG: a slot has room for two frames, passes go from one to the other (mixed lengths up to 2048).
 // SPLIT: the exchange moves real and imaginary parts one after the other, so POINTS floats are enough.
 // MIRROR_FIRST, MIRROR_LAST: in the first / last pass a thread takes butterflies j and count - j, so that it holds bins k
-// and POINTS - k of a real signal's spectrum together (two butterflies per thread, count = 2 * THREADS).
+// and POINTS - k of a real signal's spectrum together (two butterflies per thread, count = 2 * THREADS). MIRRORED: the
+// radix of that pass, 8 or 10, or 0.
 #include "butterflies.h"
 
 #if SIMD_BARRIER
@@ -30,7 +31,7 @@ inline void pass_dft(thread float2* v, device const float2* twiddles, int t, int
     UNROLL
     for (int b = 0; b < PER_THREAD; ++b) {
         const int j = butterfly<MIRROR>(b, t, threads);
-        if (j < count) {
+        if (uint(j) < uint(count)) {
             if (ns > 1) {
                 device const float2* own = twiddles + uint(j) % uint(ns);
                 UNROLL
@@ -42,24 +43,26 @@ inline void pass_dft(thread float2* v, device const float2* twiddles, int t, int
 }
 
 #if MIRRORED
-// The same for butterflies t and S - t of a last pass of radix 8, S = ns. The twiddles of the second are the conjugates of
-// the first's times exp(-2 pi i i / 8), which only turns its result by one row. Thread 0 has butterflies 0 and S / 2, and
-// the same holds for the twiddles of S / 2 with themselves.
+// The same for butterflies t and S - t of a last pass of radix MIRRORED, S = ns. The twiddles of the second are the
+// conjugates of the first's times exp(-2 pi i i / MIRRORED), which only turns its result by one row. Thread 0 has
+// butterflies 0 and S / 2, and the same holds for the twiddles of S / 2 with themselves.
 inline void pass_dft_mirrored(thread float2* v, device const float2* twiddles, int t, int ns) {
-    const bool zero = t == 0;
-    device const float2* own = twiddles + uint(zero ? ns / 2 : t);
-    UNROLL
-    for (int i = 1; i < 8; ++i) {
-        const float2 w = own[(i - 1) * ns];
-        v[i] = c_mul(v[i], make_c(zero ? 1.0f : w.x, zero ? 0.0f : w.y));
-        v[8 + i] = c_mul(v[8 + i], make_c(w.x, -w.y));
+    if (t < THREADS) {
+        const bool zero = t == 0;
+        device const float2* own = twiddles + uint(zero ? ns / 2 : t);
+        UNROLL
+        for (int i = 1; i < MIRRORED; ++i) {
+            const float2 w = own[(i - 1) * ns];
+            v[i] = c_mul(v[i], make_c(zero ? 1.0f : w.x, zero ? 0.0f : w.y));
+            v[MIRRORED + i] = c_mul(v[MIRRORED + i], make_c(w.x, -w.y));
+        }
+        dft<MIRRORED>(v);
+        dft<MIRRORED>(v + MIRRORED);
+        const float2 first = v[MIRRORED];
+        UNROLL
+        for (int i = 0; i < MIRRORED - 1; ++i) { v[MIRRORED + i] = v[MIRRORED + 1 + i]; }
+        v[2 * MIRRORED - 1] = first;
     }
-    dft8(v);
-    dft8(v + 8);
-    const float2 first = v[8];
-    UNROLL
-    for (int i = 0; i < 7; ++i) { v[8 + i] = v[9 + i]; }
-    v[15] = first;
 }
 #endif
 
@@ -250,7 +253,7 @@ inline threadgroup float2* transform(threadgroup float2* z, device const float2*
 // Padding that keeps both sides of an exchange off each other's banks: a pass writes runs of ns values a stride of
 // ns * R apart, the next one reads runs of 16 and more.
 inline int spread_pad(int radix, int ns) { return SWIZZLE && radix % 2 == 0 && (ns == 1 || (radix >= 8 && ns < 16)) ? ns : 0; }
-inline int spread_block(int radix, int ns) { return radix * ns < 16 ? 16 : radix * ns; }
+inline int spread_block(int radix, int ns) { return 16 % (radix * ns) == 0 ? 16 : radix * ns; }
 
 // Writes what a pass of radix R left in registers where the next pass, of radix NEXT, reads it, and reads it back.
 template <int R, int NEXT, int MIRROR, int NEXT_MIRROR>
@@ -291,7 +294,7 @@ inline void exchange(thread float2* v, threadgroup float2* z, int t, int ns) {
     UNROLL
     for (int b = 0; b < PER_THREAD(R); ++b) {
         const int j = butterfly<MIRROR>(b, t, THREADS);
-        if (j < count) {
+        if (uint(j) < uint(count)) {
             const uint k = uint(j) % uint(ns);
             const uint at = (uint(j) - k) * uint(R) + k;
             threadgroup float2* to = z + (at + pad * (at / block));
@@ -303,7 +306,7 @@ inline void exchange(thread float2* v, threadgroup float2* z, int t, int ns) {
     UNROLL
     for (int b = 0; b < PER_THREAD(NEXT); ++b) {
         const int j = butterfly<NEXT_MIRROR>(b, t, THREADS);
-        if (j < next_count) {
+        if (uint(j) < uint(next_count)) {
             const uint first = uint(j);
             if (next_count % int(block) == 0) {
                 threadgroup const float2* from = z + (first + pad * (first / block));
@@ -357,20 +360,29 @@ inline void fft_registers(thread float2* v, threadgroup float2* z, device const 
 
 #if MIRRORED
 
-// Bins k and POINTS - k meet in the thread of butterflies j and S - j, S = POINTS / 8, in the passes of MIRROR_FIRST and
-// MIRROR_LAST: k = j + i S there is row i of the first and POINTS - k row 7 - i of the second. Thread 0 has butterflies 0
-// and S / 2, whose rows pair within each: rows i and 8 - i of the first, rows i and 7 - i of the second, and the bin in the
-// middle alone.
+// Bins k and POINTS - k meet in the thread of butterflies j and S - j, S = POINTS / R, R = MIRRORED, in the passes of
+// MIRROR_FIRST and MIRROR_LAST: k = j + i S there is row i of the first and POINTS - k row R - 1 - i of the second. Thread 0
+// has butterflies 0 and S / 2, whose rows pair within each: rows i and R - i of the first, rows i and R - 1 - i of the
+// second, and the bin in the middle alone.
 
 // Bin k of the i-th pair of thread t, i a constant, is pair_base(i, t) + i * PAIR_ROWS.
-#define PAIR_ROWS (POINTS / 8)
-inline int pair_base(int i, int t) { return i >= 4 && t == 0 ? PAIR_ROWS / 2 - 4 * PAIR_ROWS : t; }
+#define PAIR_ROWS (POINTS / MIRRORED)
+inline int pair_base(int i, int t) {
+    return i >= MIRRORED / 2 && t == 0 ? PAIR_ROWS / 2 - MIRRORED / 2 * PAIR_ROWS : t;
+}
 
 // exp(-2 pi i k / n_fft) for the same k, from that of k = t.
 inline float2 pair_factor(int i, int t, float2 own) {
-    // thread 0, i >= 4: k = S / 2 + (i - 4) S, and S / 2 is a 32nd of n_fft
-    const float2 base = i >= 4 && t == 0 ? make_c(0.19509032201612827f, 0.98078528040323045f) : own;
-    return i == 0 ? base : c_mul(base, make_c(ROTATION_RE[i], ROTATION_IM[i]));
+    // thread 0, i >= R / 2: k = S / 2 + (i - R / 2) S, and S / 2 is a 4 R-th of n_fft
+#if MIRRORED == 8
+    const float2 second = make_c(0.19509032201612827f, 0.98078528040323045f);
+    const float2 turn = make_c(ROTATION_RE[i], ROTATION_IM[i]);
+#else
+    const float2 second = make_c(0.15643446504023087f, 0.98768834059513773f);
+    const float2 turn = make_c(ROTATION_20_RE[i], ROTATION_20_IM[i]);
+#endif
+    const float2 base = i >= MIRRORED / 2 && t == 0 ? second : own;
+    return i == 0 ? base : c_mul(base, turn);
 }
 
 #endif

@@ -90,7 +90,7 @@ kernel void synthesis(
     for (int a = 0; a < ELEMENTS; ++a) { ring[a] = make_c(0.0f, 0.0f); }
     for (long step = 0; step < steps; ++step) {
         const long block = first_block - halo + step;
-        const bool exists = block >= 0 && block < frames;
+        const bool exists = block >= 0 && block < frames && t < THREADS;
         const bool wanted = slot.active && block >= first_block && block < end_block;
         float2 v[ELEMENTS];
         device const float2* bins = spec_row + block * p[P_STRIDE_1];
@@ -119,7 +119,7 @@ kernel void synthesis(
             for (int b = 0; b < PER_THREAD(RADIX_LAST); ++b) {
                 UNROLL
                 for (int i = 0; i < SEGMENTS; ++i) {
-                    z[t + b * THREADS + i * rows] = ring[b * RADIX_LAST + i];
+                    if (t < THREADS) { z[t + b * THREADS + i * rows] = ring[b * RADIX_LAST + i]; }
                 }
             }
             emit_block(out_row, (threadgroup float*)z, env, p, q, t, threads, block, 0, wanted);
@@ -158,7 +158,7 @@ kernel void synthesis(
 
     for (long step = 0; step < steps; step += PAIR ? 2 : 1) {
         const long frame = first_block - halo + step;
-        const bool exists = frame >= 0 && frame < frames;
+        const bool exists = frame >= 0 && frame < frames && t < IDLE;
         device const float2* bins = spec_row + frame * p[P_STRIDE_1];
 #if MIRRORED
         float2 v[ELEMENTS];

@@ -39,12 +39,17 @@ inline float band_scale(float value, constant float* q) {
 #endif
 }
 
-#define HELD 9  // pairs of bins of a thread at most, in every plan
+#if MIRRORED
+#define HELD (MIRRORED + 1)  // pairs of bins of a thread at most, in every plan
+#else
+#define HELD 9
+#endif
 
 // First bin of the thread's i-th pair, i a constant, or -1. MIRRORED: the last is the bin in the middle, twice.
 inline int held_bin(int i, int points, int t, int threads) {
 #if MIRRORED
-    return i < 8 ? pair_base(i, t) + i * PAIR_ROWS : t == 0 ? POINTS / 2 : -1;
+    if (t >= THREADS) { return -1; }
+    return i < MIRRORED ? pair_base(i, t) + i * PAIR_ROWS : t == 0 ? POINTS / 2 : -1;
 #else
     const int k = t + i * threads;
     return k <= points / 2 ? k : -1;
@@ -55,9 +60,9 @@ inline int held_bin(int i, int points, int t, int threads) {
 inline Bins held_pair(int i, int k, thread const float2* v, threadgroup const float2* z, device const float2* untangle,
                       int points, int t) {
 #if MIRRORED
-    if (i == 8) {
+    if (i == MIRRORED) {
         Bins middle;
-        middle.near = make_c(2.0f * v[4].x, -2.0f * v[4].y);
+        middle.near = make_c(2.0f * v[MIRRORED / 2].x, -2.0f * v[MIRRORED / 2].y);
         middle.far = middle.near;
         return middle;
     }
@@ -81,14 +86,16 @@ inline Bins held_pair(int i, int k, thread const float2* v, threadgroup const fl
 inline void store_powers(threadgroup float* power, thread const float* near, thread const float* far, int points, int t,
                          int threads) {
 #if MIRRORED
-    UNROLL
-    for (int i = 0; i < 8; ++i) {
-        threadgroup float* from_first = power + pair_base(i, t);
-        threadgroup float* from_last = power + (POINTS - pair_base(i, t));
-        from_first[i * PAIR_ROWS] = near[i];
-        from_last[-i * PAIR_ROWS] = far[i];
+    if (t < THREADS) {
+        UNROLL
+        for (int i = 0; i < MIRRORED; ++i) {
+            threadgroup float* from_first = power + pair_base(i, t);
+            threadgroup float* from_last = power + (POINTS - pair_base(i, t));
+            from_first[i * PAIR_ROWS] = near[i];
+            from_last[-i * PAIR_ROWS] = far[i];
+        }
+        if (t == 0) { power[POINTS / 2] = near[MIRRORED]; }
     }
-    if (t == 0) { power[POINTS / 2] = near[8]; }
 #else
     UNROLL
     for (int i = 0; i < HELD; ++i) {

@@ -22,8 +22,15 @@ inline Slot find_slot(constant long* p, uint thread_index, uint group_index) {
     const int threads = SLOT_THREADS(p);
     const int slots = SLOT_COUNT(p);
     Slot slot;
+#if SIMD_SLOTS
+    // so many whole slots in a simdgroup, which has threads left over
+    const int lane = int(thread_index % 32u);
+    slot.index = int(thread_index / 32u) * SIMD_SLOTS + min(lane / THREADS, SIMD_SLOTS - 1);
+    slot.t = lane < SIMD_SLOTS * THREADS ? lane % THREADS : IDLE;
+#else
     slot.index = int(thread_index / uint(threads));
     slot.t = int(thread_index % uint(threads));
+#endif
 #if KIND_MIXED
     if (slot.index >= slots) {
         slot.index = 0;

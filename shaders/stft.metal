@@ -9,7 +9,7 @@ inline void write_mirrored(device float2* bins, thread const float2* v, device c
     const bool zero = t == 0;
     const float2 own_factor = untangle[t];
     UNROLL
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < MIRRORED; ++i) {
         const int k = pair_base(i, t);
         device float2* near = bins + k;
         device float2* far = bins + (POINTS - k);
@@ -18,7 +18,7 @@ inline void write_mirrored(device float2* bins, thread const float2* v, device c
         near[i * PAIR_ROWS] = pair.near * weight;
         far[-i * PAIR_ROWS] = pair.far * weight;
     }
-    if (zero) { bins[POINTS / 2] = make_c(2.0f * q[1] * v[4].x, -2.0f * q[1] * v[4].y); }
+    if (zero) { bins[POINTS / 2] = make_c(2.0f * q[1] * v[MIRRORED / 2].x, -2.0f * q[1] * v[MIRRORED / 2].y); }
 }
 #endif
 

@@ -39,11 +39,11 @@ inline void load_mirrored(thread float2* v,
     const long stride = bin_stride;
 #endif
     const bool zero = t == 0;
-    const float2 own_factor = untangle[t];
-    Pair pairs[8];
+    const float2 own_factor = untangle[min(t, THREADS - 1)];
+    Pair pairs[MIRRORED];
     float2 middle = make_c(0.0f, 0.0f);
     UNROLL
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < MIRRORED; ++i) {
         const int k = pair_base(i, t);
 #if STAGED
         threadgroup const float2* near = bins + k;
@@ -69,11 +69,12 @@ inline void load_mirrored(thread float2* v,
         middle = make_c(-2.0f * a.y, 2.0f * a.x);
     }
     UNROLL
-    for (int i = 0; i < 8; ++i) {
-        const float2 own = i < 4 ? pairs[i].near : i == 4 ? middle : pairs[8 - i].far;
-        const float2 next = i < 4 ? pairs[4 + i].near : pairs[11 - i].far;
+    for (int i = 0; i < MIRRORED; ++i) {
+        const int half_rows = MIRRORED / 2;
+        const float2 own = i < half_rows ? pairs[i].near : i == half_rows ? middle : pairs[MIRRORED - i].far;
+        const float2 next = i < half_rows ? pairs[half_rows + i].near : pairs[MIRRORED + half_rows - 1 - i].far;
         v[i] = zero ? own : pairs[i].near;
-        v[8 + i] = zero ? next : pairs[7 - i].far;
+        v[MIRRORED + i] = zero ? next : pairs[MIRRORED - 1 - i].far;
     }
 }
 #else

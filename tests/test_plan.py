@@ -36,11 +36,11 @@ def test_every_size_fits_a_threadgroup(op, run_time_size):
         else:
             assert plan.slots * defines["SLOT_SIZE"] == plan.exchange
             assert defines["SLOT_SIZE"] >= max(words, plan.points), n_fft
-            assert defines["ELEMENTS"] <= ELEMENTS
+            assert defines["ELEMENTS"] <= max(ELEMENTS, 2 * plan.mirrored)
             assert all(defines["ELEMENTS"] * plan.threads >= plan.fft_points for _ in plan.radices)
         if plan.mirrored:
-            assert plan.radices[0 if op == "synthesis" else -1] == 8
-            assert 16 * plan.threads == plan.points and defines["ELEMENTS"] == 16
+            assert plan.radices[0 if op == "synthesis" else -1] == plan.mirrored and plan.mirrored in (8, 10)
+            assert 2 * plan.mirrored * plan.threads == plan.points and defines["ELEMENTS"] == 2 * plan.mirrored
         if plan.kind == "bluestein":
             assert plan.fft_points >= 2 * plan.points - 1 and plan.radices[0] == plan.radices[-1]
             # the product with the chirp's spectrum relies on exact coverage
@@ -50,7 +50,11 @@ def test_every_size_fits_a_threadgroup(op, run_time_size):
 def test_simd_barrier_only_where_a_frame_stays_in_one_simdgroup():
     for n_fft in ALL_SIZES:
         plan = make_plan(n_fft)
-        if dict(plan.defines)["SIMD_BARRIER"]:
+        defines = dict(plan.defines)
+        if defines["SIMD_SLOTS"]:  # whole frames, and threads left over
+            assert defines["SIMD_SLOTS"] == 32 // plan.threads and defines["SIMD_BARRIER"]
+            assert plan.group * defines["SIMD_SLOTS"] == 32 * plan.slots
+        elif defines["SIMD_BARRIER"]:
             assert 32 % plan.threads == 0
 
 
@@ -88,8 +92,9 @@ def test_frames_abreast(frames_contiguous):
             continue
         plan = abreast(alone, frames_contiguous)
         if plan is None:
-            # no three frames fit, whatever lies between them
-            assert 3 * 8 * dict(alone.defines)["SLOT_SIZE"] > MAX_MEMORY
+            # slots do not follow each other thread by thread, or no three frames fit, whatever lies between them
+            defines = dict(alone.defines)
+            assert defines["SIMD_SLOTS"] or 3 * 8 * defines["SLOT_SIZE"] > MAX_MEMORY
             continue
         found[n_fft] = plan.abreast
         assert plan.abreast >= 3 and plan.abreast == plan.slots
