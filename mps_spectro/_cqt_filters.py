@@ -77,15 +77,23 @@ def normalized(x: Tensor, norm: float | None) -> Tensor:
     return x / size if size >= torch.finfo(torch.float64).tiny else x
 
 
-def spectra(freqs: list[float], lengths: list[float], sr: float, n_fft: int, atom: Atom, norm: float | None) -> Tensor:
+def spectra(
+    freqs: list[float],
+    lengths: list[float],
+    sr: float,
+    n_fft: int,
+    atom: Atom,
+    norm: float | None,
+    dtype: torch.dtype = torch.complex128,
+) -> Tensor:
     """Spectra (n_filters, n_fft // 2 + 1) of the filters, centred in their common size and scaled by length / n_fft."""
     size = fft_size(lengths)
-    rows = torch.zeros(len(freqs), size, dtype=torch.complex128, device="cpu")
+    rows = torch.zeros(len(freqs), size, dtype=dtype, device="cpu")
     for row, frequency, length in zip(rows, freqs, lengths):
         samples = normalized(atom(frequency / sr, length), norm)
         left = (size - samples.numel()) // 2
         row[left : left + samples.numel()] = samples * (length / n_fft)
-    return torch.fft.fft(rows, n_fft, 1)[:, : n_fft // 2 + 1]
+    return torch.fft.fft(rows, n_fft, 1)[:, : n_fft // 2 + 1].to(torch.complex128)
 
 
 def fft_size(lengths: list[float]) -> int:

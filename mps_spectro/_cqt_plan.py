@@ -131,6 +131,12 @@ class _Builder:
         self.freqs = filters.frequencies(given.n_bins, fmin, given.bins_per_octave)
         self.tables: dict[str, Tensor] = {}
 
+    def spectra(self, freqs: list[float], lengths: list[float], sr: float, n_fft: int) -> Tensor:
+        # librosa's precision: what rounding leaves in thousands of bins, summed up, decides what `sparsity` drops
+        dtype = torch.complex128 if self.mlx else torch.complex64
+        rows = filters.spectra(freqs, lengths, sr, n_fft, self.atom, self.given.norm, dtype)
+        return self.sparse(rows, self.given.sparsity)
+
     def lengths(self, freqs: list[float], sr: float) -> list[float]:
         return filters.lengths(freqs, sr, self.given.bins_per_octave, self.given.filter_scale)
 
@@ -175,8 +181,7 @@ class _Builder:
         given = self.given
         lengths = self.lengths(freqs, given.sr)
         n_fft = max(filters.fft_size(lengths), 2 ** (1 + math.ceil(math.log2(given.hop_length))))
-        basis = filters.spectra(freqs, lengths, given.sr, n_fft, self.atom, given.norm)
-        basis = self.sparse(basis, given.sparsity).abs() * n_fft**-0.5
+        basis = self.spectra(freqs, lengths, given.sr, n_fft).abs() * n_fft**-0.5
         gains = torch.tensor(lengths, dtype=torch.float64, device="cpu")[:, None]
         if self.mlx:
             basis = basis * gains.rsqrt()
@@ -201,8 +206,7 @@ class _Builder:
             own = freqs[max(0, end - per_octave) : end]
             lengths = self.lengths(own, sr)
             n_fft = filters.fft_size(lengths)
-            basis = self.sparse(filters.spectra(own, lengths, sr, n_fft, self.atom, given.norm), given.sparsity)
-            basis = basis * (gain * math.sqrt(first_sr / sr))
+            basis = self.spectra(own, lengths, sr, n_fft) * (gain * math.sqrt(first_sr / sr))
             if given.scale:
                 gains = torch.tensor(self.lengths(own, first_sr), dtype=torch.float64, device="cpu")
                 basis = basis * gains.rsqrt()[:, None]
