@@ -164,6 +164,7 @@ FEW = ("mixed pair in place", "chirp pair, split")
 CHECKED = (
     "one pass",
     "mirrored in a simdgroup",
+    "mirrored by tens in a simdgroup",
     "mirrored",
     "mixed in a simdgroup",
     "mixed, prime 29",

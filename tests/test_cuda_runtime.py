@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import shutil
 import struct
 import subprocess
@@ -13,10 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from shader_sources import sources
 
-from mps_spectro._plan import make_plan
 from mps_spectro._runtime import RuntimeUnavailable, ShaderCompileError, cuda, cuda_driver, nvrtc
-from mps_spectro._runtime.source import assemble
 from mps_spectro._runtime.translate import translate
 
 SAMPLE = r"""
@@ -229,10 +229,17 @@ def test_prelude_takes_every_construct(tmp_path: Path) -> None:
     assert "ld.global.nc" in ptx  # __restrict__ arrived
 
 
-@pytest.mark.parametrize("n_fft", [1024, 1000, 1218, 255])
-@pytest.mark.parametrize("shader", ["stft.metal", "istft.metal"])
-def test_shaders_compile(shader: str, n_fft: int, tmp_path: Path) -> None:
-    ptx = _ptx(translate(assemble(shader, make_plan(n_fft).defines), "cuda").text, tmp_path)
+@pytest.mark.parametrize(
+    ("kernel", "n_fft"),
+    [
+        *itertools.product(("analysis", "synthesis"), (1024, 1000, 1218, 255)),
+        ("abreast", 1024),
+        *itertools.product(("bands", "gains"), (400, 1000, 255)),
+    ],
+)
+def test_shaders_compile(kernel: str, n_fft: int, tmp_path: Path) -> None:
+    variants = sources(n_fft, n_fft // 4)[kernel]
+    ptx = _ptx(translate(variants[n_fft % len(variants)], "cuda").text, tmp_path)
     assert ".entry" in ptx and ".f64 " not in ptx
 
 

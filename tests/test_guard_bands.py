@@ -27,7 +27,8 @@ PAD_MODES = ("constant", "reflect", "replicate", "circular")
 # n_fft and hop; an odd hop does not let synthesis keep its ring in registers
 SHAPES = {
     **{kind: (n_fft, hop_of(n_fft)) for kind, n_fft in KINDS.items() if kind != "torch"},
-    "radix 400, hop 160": (400, 160),
+    "mirrored by tens, hop 160": (400, 160),
+    "mirrored by tens, other hop": (400, 90),
     "mirrored 128": (128, 32),
     "mirrored 128, odd hop": (128, 37),
     "mirrored 1024, other hop": (1024, 300),
@@ -177,7 +178,7 @@ def test_guard_bands_find_planted_mistakes(wrong: str, message: str, monkeypatch
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["one pass", "radix 400, hop 160", "mirrored", "mixed, prime 29", "chirp pair"])
+@pytest.mark.parametrize("name", ["one pass", "mirrored by tens, hop 160", "mirrored", "mixed, prime 29", "chirp pair"])
 def test_inputs_of_every_layout_between_nans(name: str, layout: str, route: Route) -> None:
     """Signals, spectra, windows and gradients as views with NaN before, between and behind."""
     n_fft, hop = SHAPES[name]
