@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ._arguments import ArgumentError, integer
-from ._bands_reference import safe_power
 from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, magnitudes, positive
+from ._moments import moments
 from ._window_functions import WindowFunction
 from .filters import amplitude_to_db
 
@@ -73,46 +73,6 @@ def contrast_bands(sample_rate: float, n_fft: int, n_bands: int, fmin: float, qu
 
 
 # --- descriptors of magnitudes ---------------------------------------------------------------------------------------
-
-
-def moments(
-    rows: Tensor, ramp: Tensor, spacing: float, wanted: Collection[str], p: float = 2.0, roll_percent: float = 0.85
-) -> dict[str, Tensor]:
-    """The descriptors that are sums over the bins of a frame.
-
-    Args:
-        rows: magnitudes (..., n_frames, n_bins).
-        ramp: `bin_ramp` in the dtype and on the device of the rows.
-        spacing: Hz between bins.
-        wanted: of "centroid", "bandwidth" and "rolloff".
-
-    Returns:
-        Of each one wanted (..., 1, n_frames) in Hz.
-    """
-    out = {}
-    top = spacing * (len(ramp) - 1)
-    if "centroid" in wanted or "bandwidth" in wanted:
-        total = rows.sum(-1)
-        # the centroid of silence is 0
-        total = total.masked_fill(total < torch.finfo(rows.dtype).tiny, 1.0)
-        # inside of autocast the product would be one of halves
-        with torch.autocast(rows.device.type, enabled=False):
-            centre = torch.matmul(rows, ramp) / total
-        if "centroid" in wanted:
-            out["centroid"] = (centre * top).unsqueeze(-2)
-        if "bandwidth" in wanted:
-            # not as a difference of moments, which would cancel; distances up to 1, whose powers do not overflow
-            away = ramp - centre.unsqueeze(-1)
-            away = away.square() if p == 2 else safe_power(away.abs(), p)
-            spread = (rows * away).sum(-1) / total
-            out["bandwidth"] = (safe_power(spread, 1.0 / p) * top).unsqueeze(-2)
-    if "rolloff" in wanted:
-        below = rows.detach().cumsum(-1)
-        total = below[..., -1:]
-        index = torch.searchsorted(below, roll_percent * total).clamp(max=len(ramp) - 1)
-        # a frame that is not finite has no rolloff, and none may seem to
-        out["rolloff"] = (index.to(rows.dtype) * spacing + 0.0 * total).transpose(-1, -2)
-    return out
 
 
 def contrast(rows: Tensor, bands: Collection[Band]) -> Tensor:

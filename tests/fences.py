@@ -14,7 +14,7 @@ from typing import Any, Iterator
 import torch
 from torch import Tensor
 
-from mps_spectro import _kernels, _repeat
+from mps_spectro import _clip, _kernels, _moments, _repeat
 
 PATTERN = 0x7FC0DEAD  # a quiet NaN that no arithmetic makes
 MARGIN = 3001
@@ -59,6 +59,8 @@ def forget_launches() -> None:
     """Drops every kernel that is bound to its arguments, so that the next call binds it anew."""
     _kernels._prepared.clear()
     _kernels._launches.clear()
+    _clip._launches.clear()
+    _moments._launches.clear()
     _repeat._recipes.clear()
 
 

@@ -14,7 +14,7 @@ from conftest import Route
 from torch import Tensor
 
 from mps_spectro import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff, use_backend
-from mps_spectro.descriptors import contrast_bands, moments
+from mps_spectro.descriptors import contrast_bands
 
 librosa = pytest.importorskip("librosa")
 # librosa warns of signals shorter than n_fft
@@ -356,15 +356,6 @@ def test_made_in_inference_mode() -> None:
         got = ours(y, n_fft=333)
         if got.requires_grad:
             got.sum().backward()
-
-
-def test_moments_share_their_sums() -> None:
-    rows = torch.rand(3, 4, 9)
-    ramp = torch.linspace(0, 1, 9)
-    together = moments(rows, ramp, 100.0, ("centroid", "bandwidth", "rolloff"))
-    assert list(together) == ["centroid", "bandwidth", "rolloff"]
-    for name, value in together.items():
-        assert torch.equal(moments(rows, ramp, 100.0, (name,))[name], value) and value.shape == (3, 1, 4)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
