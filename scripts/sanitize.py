@@ -28,6 +28,7 @@ KINDS = {
     "mirrored by tens, other hop": (400, 90, 2, 9),
     "radix": (1280, 320, 2, 4),
     "radix, full memory": (7680, 1920, 1, 3),
+    "mirrored, two in a simdgroup": (512, 128, 2, 17),
     "mirrored in a simdgroup": (1024, 256, 2, 9),
     "mirrored, other hop": (1024, 301, 2, 9),
     "mirrored": (2048, 512, 2, 5),
@@ -58,31 +59,47 @@ _BEGIN, _END = "kind begins: ", "kind ends: "
 
 
 def child(kinds: list[str]) -> None:
-    """Inside the sanitizer: forward, inverse, envelope, folded edges and both layouts of the spectrum."""
+    """Inside the sanitizer: forward, inverse both ways, envelope, folded edges, both layouts of the spectrum, bands."""
     sys.path.insert(0, str(ROOT))
     import torch
 
     import mps_spectro
-    from mps_spectro import _ops
+    from mps_spectro import _kernels, _ops
+
+    few = _kernels._FEW_BLOCKS
 
     def launch(n_fft: int, hop: int, batch: int, frames: int) -> None:
         # everything else happens on the CPU: the tool watches few kernels but ours
         half, length = n_fft // 2, n_fft + (frames + 1) * hop + 1
+        length += length % 2  # rows of pairs: what is aligned takes the shorter ways in and out
         count = 1 + (length + 2 * half - n_fft) // hop
         window, x = torch.rand(n_fft).add(0.5).cuda(), torch.randn(batch, length)
         spec = torch.randn(batch, n_fft // 2 + 1, count, 2)
-        adjacent = spec.transpose(1, 2).contiguous().cuda().transpose(1, 2)
+        adjacent, bins_major = spec.transpose(1, 2).contiguous().cuda().transpose(1, 2), spec.cuda()
+        signals = (x.cuda(), x.repeat_interleave(2, 1).cuda()[:, ::2])
         full = (count - 1) * hop + n_fft
         env = torch.rand(min(full, 2 * n_fft + hop)).cuda()
-        for mode in ("reflect", "constant"):
-            shape = (n_fft, hop, half, mode)
-            for signal in (x.cuda(), x.repeat_interleave(2, 1).cuda()[:, ::2]):
-                _ops.call_analysis(signal, window, None, *shape, count, 1.0, False)
+        shape, cropped = (n_fft, hop, half, "reflect"), (n_fft, hop, half, "constant")
+        for signal in signals:
+            _ops.call_analysis(signal, window, None, *shape, count, 1.0, False)
+            _ops.call_analysis(signal, window, None, *cropped, count, 1.0, False)
+        _ops.call_analysis(signals[0], window, env, *shape, count, 1.0, True)
+        # the slots of a group each on its own, as with many hops, and together on an item, as with few
+        for _kernels._FEW_BLOCKS in (0, few):
+            _kernels._launches.clear()
             _ops.call_synthesis(adjacent, window, None, *shape, length, 1.0, False)
-        shape = (n_fft, hop, half, "reflect")
-        _ops.call_analysis(x.cuda(), window, env, *shape, count, 1.0, True)
-        _ops.call_synthesis(adjacent, window, env, *shape[:3], "constant", length, 1.0, True)
-        _ops.call_synthesis(spec.cuda(), window, env, *shape, length, 1.0, True)
+            _ops.call_synthesis(adjacent, window, None, *cropped, length, 1.0, False)
+            _ops.call_synthesis(adjacent, window, env, *cropped, length, 1.0, True)
+        _ops.call_synthesis(bins_major, window, None, *cropped, length, 1.0, False)
+        _ops.call_synthesis(bins_major, window, env, *shape, length, 1.0, True)
+        bank = torch.zeros(min(39, n_fft // 4), n_fft // 2 + 1)
+        for band, row in enumerate(bank):
+            row[band : band + 3] = 0.5
+        projection = bank.cuda() if len(bank) else None
+        rest = (*shape, count, 1.0, 1.0, 1e-3, True, "add", 1.0, 1e-3)
+        grad = torch.randn(batch, len(bank) or n_fft // 2 + 1, count).cuda()
+        torch.ops.mps_spectro.bands(signals[0], window, projection, *rest)
+        torch.ops.mps_spectro.bands_backward(grad, signals[0], window, projection, *rest, "x")
         torch.cuda.synchronize()
 
     with mps_spectro.use_backend("cuda"), torch.no_grad():
@@ -145,7 +162,7 @@ def main() -> int:
     parser.add_argument("--tools", default="memcheck,racecheck", help="comma-separated: also synccheck, initcheck")
     parser.add_argument("--kinds", default=";".join(KINDS), help="separated by semicolons; default: all")
     parser.add_argument("--sanitizer", default="compute-sanitizer", help="the program, where it is not on PATH")
-    parser.add_argument("--seconds", type=float, default=240.0, help="time for everything")
+    parser.add_argument("--seconds", type=float, default=480.0, help="time for everything")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     kinds = options.kinds.split(";")
