@@ -11,13 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import ArgumentError, choice
-from ._cache import BoundedCache
-from ._coverage import traced
 from ._frontend import Output, Spectrum, given_window, run, signal, spectrum, zeros_where_short
 from ._reference import PAD_MODES
+from ._shared import shared
 from ._window_functions import WindowFunction, make_window
-
-_ramps: BoundedCache[Tensor] = BoundedCache("ramps over the bins", 64)
 
 
 def number(name: str, value: float) -> float:
@@ -101,13 +98,10 @@ def bin_spacing(sample_rate: float, n_fft: int) -> float:
 
 def bin_ramp(n_fft: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """Places of the n_fft // 2 + 1 bins, from 0 to 1; the same tensor again, which nobody may write to."""
+    return _ramp(n_fft // 2, dtype, torch.device(device))
 
-    def make() -> Tensor:
-        # an inference tensor must not reach a later training step
-        with torch.inference_mode(False), torch.no_grad():
-            bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu")
-            return (bins / max(1, n_fft // 2)).to(dtype).to(device)
 
-    if traced():
-        return make()
-    return _ramps.get((n_fft, dtype, torch.device(device)), make)
+@shared("ramps over the bins")
+def _ramp(last: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    bins = torch.arange(last + 1, dtype=torch.float64, device="cpu")
+    return (bins / max(1, last)).to(dtype).to(device)

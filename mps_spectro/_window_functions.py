@@ -9,8 +9,7 @@ from torch import Tensor
 
 from . import _windows
 from ._arguments import ArgumentError
-from ._cache import BoundedCache
-from ._coverage import traced
+from ._shared import shared
 
 WindowFunction = Callable[..., Tensor]
 
@@ -22,7 +21,6 @@ _CACHED = {
     torch.kaiser_window: "kaiser",
 }
 _ALIASES = {"rect": "ones", "boxcar": "ones", "rectangular": "ones"}
-_windows_by_name: BoundedCache[Tensor] = BoundedCache("front-end windows", 64)
 
 
 def make_window(
@@ -37,20 +35,16 @@ def make_window(
         return _of_function(function, win_length, periodic, dtype).to(device, dtype)
     if name == "hann" and periodic:
         return _windows.hann(win_length, dtype, torch.device(device))
+    return _named(name, isinstance(function, str), win_length, periodic, dtype, torch.device(device))
 
-    def make() -> Tensor:
-        # an inference tensor must not reach a later training step
-        with torch.inference_mode(False), torch.no_grad():
-            if isinstance(function, str):
-                window = _of_name(function, win_length, periodic, dtype)
-            else:
-                window = _of_function(function, win_length, periodic, dtype)
-            return window.to(device)
 
-    if traced():
-        return make()
-    key = (name, isinstance(function, str), win_length, periodic, dtype, torch.device(device))
-    return _windows_by_name.get(key, make)
+@shared("front-end windows")
+def _named(
+    name: str, by_name: bool, win_length: int, periodic: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    if by_name:
+        return _of_name(name, win_length, periodic, dtype).to(device)
+    return _of_function(getattr(torch, f"{name}_window"), win_length, periodic, dtype).to(device)
 
 
 def _of_name(name: str, win_length: int, periodic: bool, dtype: torch.dtype) -> Tensor:

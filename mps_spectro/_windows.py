@@ -6,10 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._cache import BoundedCache
-from ._coverage import traced
-
-_defaults: BoundedCache[Tensor] = BoundedCache("default windows", 64)
+from ._shared import shared
 
 
 def full_size(window: Tensor, n_fft: int) -> Tensor:
@@ -31,17 +28,7 @@ def rectangular(win_length: int, n_fft: int, dtype: torch.dtype, device: torch.d
     return _default("ones", win_length, n_fft, dtype, device)
 
 
+@shared("default windows")
 def _default(name: str, win_length: int, n_fft: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    def make() -> Tensor:
-        window = (torch.hann_window if name == "hann" else torch.ones)(win_length, dtype=dtype, device="cpu")
-        return full_size(window, n_fft).to(device)
-
-    if traced():
-        return make()
-
-    def make_plain() -> Tensor:
-        # an inference tensor must not reach a later training step
-        with torch.inference_mode(False), torch.no_grad():
-            return make()
-
-    return _defaults.get((name, win_length, n_fft, dtype, device), make_plain)
+    window = (torch.hann_window if name == "hann" else torch.ones)(win_length, dtype=dtype, device="cpu")
+    return full_size(window, n_fft).to(device)

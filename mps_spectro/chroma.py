@@ -9,10 +9,9 @@ from torch import Tensor
 
 from ._arguments import ArgumentError, integer
 from ._bands_reference import safe_power
-from ._cache import BoundedCache
-from ._coverage import traced
 from ._frontend import signal
 from ._magnitudes import descriptor_spectrum, number, positive, transformed, window_for
+from ._shared import shared
 from ._window_functions import WindowFunction
 
 # of librosa.filters.chroma: the octave that counts most, and how many octaves beside it count
@@ -20,11 +19,12 @@ _CENTRE_OCTAVE = 5.0
 _OCTAVES = 2.0
 _A_ABOVE_C = 3  # in the classes of a twelve-tone scale, from the C above that A
 
-_banks: BoundedCache[Tensor] = BoundedCache("chroma banks", 64)
 
-
-def _build(sample_rate: float, n_fft: int, n_chroma: int, tuning: float) -> Tensor:
-    """The bank in float64."""
+@shared("chroma banks")
+def _bank(
+    sample_rate: float, n_fft: int, n_chroma: int, tuning: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The bank, computed in float64."""
     a0 = 440.0 * 2.0 ** (tuning / n_chroma) / 16.0
     hz = torch.arange(1, n_fft, dtype=torch.float64, device="cpu") * (sample_rate / n_fft)
     places = n_chroma * torch.log2(hz / a0)
@@ -38,7 +38,7 @@ def _build(sample_rate: float, n_fft: int, n_chroma: int, tuning: float) -> Tens
     length = bank.square().sum(0).sqrt()
     bank = bank / length.masked_fill(length < torch.finfo(torch.float64).tiny, 1.0)
     bank = bank * torch.exp(-0.5 * ((places / n_chroma - _CENTRE_OCTAVE) / _OCTAVES) ** 2)
-    return bank.roll(-_A_ABOVE_C * (n_chroma // 12), 0)[:, : n_fft // 2 + 1].contiguous()
+    return bank.roll(-_A_ABOVE_C * (n_chroma // 12), 0)[:, : n_fft // 2 + 1].contiguous().to(dtype).to(device)
 
 
 def check_chroma(sample_rate: float, n_fft: int, n_chroma: int, norm: float | None, tuning: float) -> None:
@@ -71,15 +71,7 @@ def chroma_bank(
 
     The same tensor again for the same arguments. Nobody may write to it.
     """
-
-    def make() -> Tensor:
-        # an inference tensor must not reach a later training step
-        with torch.inference_mode(False), torch.no_grad():
-            return _build(sample_rate, n_fft, n_chroma, tuning).to(dtype).to(device)
-
-    if traced():
-        return make()
-    return _banks.get((sample_rate, n_fft, n_chroma, tuning, dtype, torch.device(device)), make)
+    return _bank(sample_rate, n_fft, n_chroma, tuning, dtype, torch.device(device))
 
 
 def normalized_classes(chroma: Tensor, norm: float | None) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor
 from ._arguments import ArgumentError
 from ._cache import BoundedCache
 from ._compiled import CompiledMethods
-from ._coverage import traced
 from ._derived import remember
 from ._float_buffers import FloatBuffers
 from ._frontend import Spectrum, signal
 from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, positive, transformed, window_for
+from ._shared import shared
 from ._shown import arguments_of, shown
 from ._window_functions import WindowFunction
 from .chroma import check_chroma, chroma_bank, normalized_classes
@@ -31,7 +31,6 @@ _Chroma = tuple[float, int, int, float]
 _Mel = tuple[int, float, "float | None", int, Any, "str | None", str, str, int]
 _Dct = tuple[int, int, "str | None", float]
 
-_banks: BoundedCache[Tensor] = BoundedCache("banks of feature bundles", 32)
 _fitted: BoundedCache[Tensor] = BoundedCache("moved tables of feature bundles", 64)
 
 
@@ -130,19 +129,12 @@ def _planned(
     return _Plan(names, s, sample_rate, *moment_options, bands, chroma, chroma_norm, mel, top_db, dct)
 
 
-def _bank(plan: _Plan, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+@shared("banks of feature bundles", 32)
+def _bank(chroma: _Chroma | None, mel: _Mel | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The banks of chroma and mel below one another: one product of matrices gives both."""
-    if plan.chroma is None and plan.mel is None:
-        return None
-
-    def make() -> Tensor:
-        # an inference tensor must not reach a later training step
-        with torch.inference_mode(False), torch.no_grad():
-            parts = [] if plan.chroma is None else [chroma_bank(*plan.chroma, dtype, device)]
-            parts += [] if plan.mel is None else [mel_bank(*plan.mel, dtype, device)]
-            return torch.cat(parts)
-
-    return make() if traced() else _banks.get((plan.chroma, plan.mel, dtype, device), make)
+    parts = [] if chroma is None else [chroma_bank(*chroma, dtype, device)]
+    parts += [] if mel is None else [mel_bank(*mel, dtype, device)]
+    return torch.cat(parts)
 
 
 def _tables(plan: _Plan, window_fn: WindowFunction | str | Tensor, like: Tensor) -> _Tables:
@@ -150,7 +142,7 @@ def _tables(plan: _Plan, window_fn: WindowFunction | str | Tensor, like: Tensor)
     return _Tables(
         window_for(window_fn, like, plan.spectrum.win_length),
         bin_ramp(plan.spectrum.n_fft, like.dtype, like.device),
-        _bank(plan, like.dtype, like.device),
+        None if plan.chroma is plan.mel is None else _bank(plan.chroma, plan.mel, like.dtype, like.device),
         None if plan.dct is None else _matrix(*plan.dct, like.dtype, like.device),
     )
 

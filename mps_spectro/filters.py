@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._arguments import HALVES, ArgumentError, choice, integer
-from ._cache import BoundedCache
-from ._coverage import traced
+from ._shared import recorded, shared
 
 MEL_SCALES = ("htk", "slaney")
 CONVENTIONS = ("torchaudio", "librosa")
@@ -19,8 +19,6 @@ CLIP_MODES = ("per_example", "torchaudio_compat", "mlx_native")
 _HZ_PER_MEL = 200.0 / 3.0  # of Slaney's scale below 1 kHz
 _LOG_FROM_MEL = 1000.0 / _HZ_PER_MEL
 _LOG_STEP = math.log(6.4) / 27.0
-
-_banks: BoundedCache[Tensor] = BoundedCache("mel banks", 64)
 
 
 def _hz_to_mel(hz: float, mel_scale: str) -> float:
@@ -45,7 +43,8 @@ def _triangles(bins: Tensor, corners: Tensor) -> Tensor:
     return torch.minimum(-slopes[:-2] / widths[:-1], slopes[2:] / widths[1:]).clamp(min=0.0)
 
 
-def _build(
+@shared("mel banks")
+def _bank(
     n_freqs: int,
     f_min: float,
     f_max: float,
@@ -55,20 +54,26 @@ def _build(
     mel_scale: str,
     convention: str,
     n_fft: int,
-    device: torch.device | str = "cpu",
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Tensor:
-    """The bank in float32, by the arithmetic of the library whose convention it is."""
-    dtype = torch.float64 if convention == "librosa" else torch.float32
+    """The bank rounded to float32, by the arithmetic of the library whose convention it is."""
+    options: dict[str, Any] = {"dtype": torch.float64 if convention == "librosa" else torch.float32, "device": "cpu"}
     ends = (_hz_to_mel(f_min, mel_scale), _hz_to_mel(f_max, mel_scale))
-    corners = _mel_to_hz(torch.linspace(*ends, n_mels + 2, dtype=dtype, device=device), mel_scale)
+    corners = _mel_to_hz(torch.linspace(*ends, n_mels + 2, **options), mel_scale)
     if convention == "librosa":
-        bins = torch.arange(n_freqs, dtype=dtype, device=device) / (n_fft * (1.0 / sample_rate))
+        bins = torch.arange(n_freqs, **options) / (n_fft * (1.0 / sample_rate))
     else:
-        bins = torch.linspace(0, sample_rate // 2, n_freqs, dtype=dtype, device=device)
+        bins = torch.linspace(0, sample_rate // 2, n_freqs, **options)
     bank = _triangles(bins, corners).float()
     if norm == "slaney":
         bank = (bank * (2.0 / (corners[2:] - corners[:-2]))[:, None]).float()
-    return bank
+    if not recorded() and (empty := int((bank.amax(1) == 0).sum())):
+        warnings.warn(
+            f"{empty} of n_mels={n_mels} mel bands lie between two of the n_freqs={n_freqs} bins and are zero",
+            stacklevel=8,  # of what calls mel_bank
+        )
+    return bank.to(device, dtype)
 
 
 def mel_bank(
@@ -98,24 +103,7 @@ def mel_bank(
     if not 0 <= f_min < f_max:
         raise ArgumentError(f"f_min and f_max must be 0 <= f_min < f_max, got {f_min} and {f_max}")
     shape = (n_freqs, f_min, f_max, n_mels, sample_rate, norm, mel_scale, convention, n_fft or 2 * (n_freqs - 1))
-    if traced():
-        # in the graph: on the device of the signal, unless that has no float64
-        place = "cpu" if torch.device(device).type == "mps" and convention == "librosa" else device
-        return _build(*shape, place).to(device, dtype)
-
-    def make() -> Tensor:
-        # an inference tensor must not reach a later training step
-        with torch.inference_mode(False), torch.no_grad():
-            bank = _build(*shape)
-            empty = int((bank.amax(1) == 0).sum())
-            if empty:
-                warnings.warn(
-                    f"{empty} of n_mels={n_mels} mel bands lie between two of the n_freqs={n_freqs} bins and are zero",
-                    stacklevel=4,
-                )
-            return bank.to(device, dtype)
-
-    return _banks.get((shape, dtype, torch.device(device)), make)
+    return _bank(*shape, dtype, torch.device(device))
 
 
 def melscale_fbanks(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import ArgumentError, flag, integer
-from ._cache import BoundedCache
-from ._coverage import traced
-
-_banks: BoundedCache[Tensor] = BoundedCache("log-triangular banks", 64)
+from ._shared import shared
 
 
 def _centres(bands_per_octave: int, f_min: float, f_max: float, f_ref: float | None) -> list[float]:
@@ -31,33 +30,46 @@ def _nearest_bin(frequency: float, spacing: float, n_freqs: int) -> int:
     return upper - int(frequency - (upper - 1) * spacing < upper * spacing - frequency)
 
 
-def _build(bins: list[int], n_freqs: int, norm_filters: bool, device: torch.device | str) -> Tensor:
-    """(n_freqs, n_bands) in float64: band i rises from bin i, is 1 at bin i + 1 and has fallen to 0 at bin i + 2."""
-    corners = torch.tensor(bins, dtype=torch.float64, device=device)
+@shared("log-triangular banks")
+def _bank(bins: tuple[int, ...], n_freqs: int, norm_filters: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(n_freqs, n_bands): band i rises from bin i, is 1 at bin i + 1 and has fallen to 0 at bin i + 2."""
+    wide: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+    corners = torch.tensor(bins, **wide)
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
-    k = torch.arange(n_freqs, dtype=torch.float64, device=device)[:, None]
+    k = torch.arange(n_freqs, **wide)[:, None]
     rising = (k - left) / (centre - left).clamp(min=1.0)
     falling = (right - k) / (right - centre).clamp(min=1.0)
     triangles = torch.where(k < centre, rising, falling).clamp(min=0.0)
     bank = torch.where(right - left < 2, (k == left).double(), triangles)
-    return bank / bank.sum(0) if norm_filters else bank
+    return (bank / bank.sum(0) if norm_filters else bank).to(device, dtype)
 
 
-def log_triangular_bank(
+@shared("rows of log-triangular banks")
+def _rows(*arguments: Any) -> Tensor:
+    return F.pad(_bank(*arguments).t(), (0, 1)).contiguous()
+
+
+def log_triangular_rows(n_fft: int, *bands: Any, dtype: torch.dtype, device: torch.device, **options: Any) -> Tensor:
+    """The bank of `log_triangular_fbanks` for n_fft // 2 bins as kernels take it: (n_bands, n_fft // 2 + 1).
+
+    The same tensor for the same arguments, which nobody may write to.
+    """
+    return _rows(*_bins(n_fft // 2, *bands, **options), dtype, device)
+
+
+def _bins(
     n_freqs: int,
     sample_rate: float,
     bands_per_octave: int,
     *,
     f_min: float,
     f_max: float,
-    f_ref: float | None = 440.0,
-    norm_filters: bool = True,
-    unique_bins: bool = True,
+    f_ref: float | None,
+    norm_filters: bool,
+    unique_bins: bool,
     include_nyquist: bool = False,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """`log_triangular_fbanks` without the copy: the same tensor for the same arguments, which nobody may write to."""
+) -> tuple[tuple[int, ...], int, bool]:
+    """Checks the arguments, and returns the bins of the centres and what else `_bank` takes."""
     n_freqs = integer("n_freqs", n_freqs)
     bands_per_octave = integer("bands_per_octave", bands_per_octave)
     for name, value in (("norm_filters", norm_filters), ("unique_bins", unique_bins)):
@@ -91,17 +103,7 @@ def log_triangular_bank(
         raise ArgumentError(
             f"f_max must not exceed the highest bin, {(n_freqs - 1) * spacing} Hz, with unique_bins=False, got {f_max}"
         )
-    if traced():
-        # in the graph: on the device of the signal, unless that has no float64
-        place = "cpu" if torch.device(device).type == "mps" else device
-        return _build(bins, n_freqs, norm_filters, place).to(device, dtype)
-
-    def make() -> Tensor:
-        # an inference tensor must not reach a later training step
-        with torch.inference_mode(False), torch.no_grad():
-            return _build(bins, n_freqs, norm_filters, "cpu").to(device, dtype)
-
-    return _banks.get((tuple(bins), n_freqs, norm_filters, dtype, torch.device(device)), make)
+    return tuple(bins), n_freqs, norm_filters
 
 
 def log_triangular_fbanks(
@@ -144,7 +146,7 @@ def log_triangular_fbanks(
         ValueError: sizes or frequencies that are not positive, fewer than three centres, and with unique_bins=False
             an f_max so far above the highest bin that a band has no upper edge.
     """
-    bank = log_triangular_bank(
+    given = _bins(
         n_freqs,
         sample_rate,
         bands_per_octave,
@@ -154,7 +156,5 @@ def log_triangular_fbanks(
         norm_filters=norm_filters,
         unique_bins=unique_bins,
         include_nyquist=include_nyquist,
-        dtype=dtype,
-        device=device,
     )
-    return bank.clone()
+    return _bank(*given, dtype, torch.device(device)).clone()

@@ -14,10 +14,10 @@ from torch import Tensor
 from . import _backend, _kernels
 from ._arguments import ArgumentError, _tensor, choice, flag, integer
 from ._coverage import traced
-from ._frontend import _kept, signal, spectrum
+from ._frontend import _kept, run, signal, spectrum
 from ._window_functions import make_window
-from .filtered import filtered, plus_one
-from .log_triangular import log_triangular_bank
+from .filtered import plus_one
+from .log_triangular import log_triangular_rows
 
 BACKENDS = ("auto", "kernel", "torch", "madmom")
 
@@ -98,8 +98,8 @@ def madmom_log_spectrogram(
         return _by_madmom(x, sample_rate=sample_rate, frame_size=frame_size, fps=fps, fft_size=fft_size, **filters)
     if backend == "kernel" and not traced():
         _require_kernel(y, n_fft)
-    bank = log_triangular_bank(
-        n_fft // 2,
+    bank = log_triangular_rows(
+        n_fft,
         sample_rate,
         num_bands,
         f_min=fmin,
@@ -124,7 +124,7 @@ def madmom_log_spectrogram(
         power=1.0,
         use_mps_kernels=backend != "torch",
     )
-    return filtered(y if whole else _side_by_side(y, hop, n_fft), window, bank, s, plus_one(mul)).transpose(-1, -2)
+    return run(y if whole else _side_by_side(y, hop, n_fft), window, bank, s, plus_one(mul)).transpose(-1, -2)
 
 
 def _floating(x: Tensor) -> Tensor:

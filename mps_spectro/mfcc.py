@@ -11,15 +11,14 @@ from torch import Tensor
 from ._arguments import ArgumentError, integer
 from ._cache import BoundedCache
 from ._compiled import CompiledMethods
-from ._coverage import traced
 from ._db_mel import db_mel_arguments, decibels, tables
 from ._derived import remember
 from ._float_buffers import FloatBuffers
 from ._frontend import run, signal
+from ._shared import shared
 from ._shown import arguments_of, shown
 from ._window_functions import WindowFunction
 
-_matrices: BoundedCache[Tensor] = BoundedCache("DCT matrices", 64)
 _fitted: BoundedCache[Tensor] = BoundedCache("DCT matrices of modules", 64)
 _OF_DCT = ("n_mfcc", "lifter", "dct_norm")
 
@@ -51,19 +50,11 @@ def _build(n_mfcc: int, n_mels: int, norm: str | None, lifter: float) -> Tensor:
     return matrix
 
 
+@shared("DCT matrices")
 def _matrix(
     n_mfcc: int, n_mels: int, norm: str | None, lifter: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The same tensor again for the same arguments. Nobody may write to it."""
-    if traced():
-        return _build(n_mfcc, n_mels, norm, lifter).to(dtype).to(device)
-
-    def make() -> Tensor:
-        # an inference tensor must not reach a later training step
-        with torch.inference_mode(False), torch.no_grad():
-            return _build(n_mfcc, n_mels, norm, lifter).to(dtype).to(device)
-
-    return _matrices.get((n_mfcc, n_mels, norm, lifter, dtype, device), make)
+    return _build(n_mfcc, n_mels, norm, lifter).to(dtype).to(device)
 
 
 def dct_matrix(

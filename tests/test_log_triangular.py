@@ -12,7 +12,7 @@ import torch
 from madmom_reference import log_bank, madmom_or_skip
 
 from mps_spectro import log_triangular_fbanks
-from mps_spectro.log_triangular import log_triangular_bank
+from mps_spectro.log_triangular import log_triangular_rows
 
 # all-in-one's and the banks of madmom's trackers at four resolutions, then one change at a time, then odd sizes
 BANKS: list[dict[str, Any]] = [
@@ -117,10 +117,12 @@ def test_every_call_gives_a_new_tensor_and_the_kept_one_stays() -> None:
     first.zero_()
     assert torch.equal(log_triangular_fbanks(**given), expected)
     del given["n_freqs"], given["sample_rate"], given["bands_per_octave"]
-    kept = log_triangular_bank(1024, 44100, 12, **given)
-    assert kept is log_triangular_bank(1024, 44100, 12, **given)
+    given.update(f_ref=440.0, norm_filters=True, unique_bins=True, dtype=torch.float32, device=torch.device("cpu"))
+    kept = log_triangular_rows(2048, 44100, 12, **given)
+    assert kept is log_triangular_rows(2048, 44100, 12, **given)
+    assert torch.equal(kept[:, :-1].t(), expected) and (kept[:, -1] == 0).all()
     with torch.inference_mode():
-        other = log_triangular_bank(1024, 44100, 11, **given)
+        other = log_triangular_rows(2048, 44100, 11, **given)
     assert not other.is_inference()
 
 
