@@ -18,7 +18,7 @@ _INT32_MAX = 2**31 - 1
 _MULTIPROCESSORS = {"metal": 20, "host": 1}  # what synthesis is cut for where the device does not say
 _ITEM_BLOCKS = 48  # hops of an item of synthesis, where there are many: the halo is a small part of that
 _ITEM_STEPS = 48  # the same where slots work on an item together, in steps of theirs
-_FEW_BLOCKS = 16384  # hops in all rows up to which they do: a device is not busy with more items than that
+_FEW_BLOCKS = 8192  # hops in all rows up to which they do: a device is not busy with more items than that
 
 
 class _Prepared(NamedTuple):

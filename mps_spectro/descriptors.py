@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Collection, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ._arguments import ArgumentError, integer
+from ._extremes import extremes
 from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, magnitudes, positive
 from ._moments import moments
 from ._window_functions import WindowFunction
@@ -77,18 +77,8 @@ def contrast_bands(sample_rate: float, n_fft: int, n_bands: int, fmin: float, qu
 
 def contrast(rows: Tensor, bands: Collection[Band]) -> Tensor:
     """Peaks over valleys in dB, (..., len(bands), n_frames), of magnitudes (..., n_frames, n_bins)."""
-    peaks, valleys = [], []
-    for start, stop, extreme in bands:
-        part = rows[..., start:stop]
-        if extreme == 1:
-            peaks.append(part.amax(-1))
-            valleys.append(part.amin(-1))
-        else:
-            peaks.append(part.topk(extreme, sorted=False).values.mean(-1))
-            valleys.append(part.topk(extreme, largest=False, sorted=False).values.mean(-1))
     peak, valley = (
-        amplitude_to_db(torch.stack(values, -2), top_db=_CONTRAST_RANGE, mode="per_example")
-        for values in (peaks, valleys)
+        amplitude_to_db(values, top_db=_CONTRAST_RANGE, mode="per_example") for values in extremes(rows, bands)
     )
     return peak - valley
 

@@ -14,7 +14,7 @@ from typing import Any, Iterator
 import torch
 from torch import Tensor
 
-from mps_spectro import _clip, _kernels, _moments, _repeat
+from mps_spectro import _clip, _extremes, _kernels, _moments, _repeat
 
 PATTERN = 0x7FC0DEAD  # a quiet NaN that no arithmetic makes
 MARGIN = 3001
@@ -60,6 +60,7 @@ def forget_launches() -> None:
     _kernels._prepared.clear()
     _kernels._launches.clear()
     _clip._launches.clear()
+    _extremes._launches.clear()
     _moments._launches.clear()
     _repeat._recipes.clear()
 

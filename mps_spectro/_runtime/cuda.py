@@ -214,7 +214,7 @@ class Kernel:
                 return
             raise ValueError(f"{self.name}: {(gx, gy, gz)} groups of {(x, y, z)} threads are beyond the limits of CUDA")
         if y * z > 1 and self._library.linear:
-            raise ValueError(f"{self.name}: groups must be (n, 1, 1) where the shader defines RESIDENT, got {(x, y, z)}")
+            raise ValueError(f"{self.name}: groups must be (n, 1, 1) where a shader defines RESIDENT, got {(x, y, z)}")
         function = self._functions.get(device)
         if function is None:
             function = self._functions[device] = self._library.function(self.name, device)
@@ -292,8 +292,8 @@ class Library:
 
     def __init__(self, source: str, driver: cuda_driver.Driver) -> None:
         translation = translate(source, "cuda")
-        # how many groups should fit a multiprocessor bounds the registers of a thread; Metal has no such hint. Groups of
-        # shaders that say so are one line of threads, which then have their number for nothing
+        # how many groups should fit a multiprocessor bounds the registers of a thread; Metal has no such hint. Groups
+        # of shaders that say so are one line of threads, which then have their number for nothing
         resident = re.search(r"^#define RESIDENT (\d+)$", source, re.MULTILINE)
         self.linear = resident is not None
         head = f"#define MPS_RESIDENT {resident.group(1)}\n#define MPS_LINEAR 1\n" if resident else ""
