@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Counts what the kernels move, on the host runtime: the same figures on any machine, no timing.
 
-For stft and istft, forward and backward: dispatches, bytes of device memory read and written (a word counts once for
-each threadgroup that touches it), how many times the floor that is (signal once, spectrum once), barriers, and bytes of
-threadgroup memory. The signal is cut into items as on a large GPU that is busy. Signal and spectrum are apart from the
-tables (window, envelope, twiddles), a few KiB that every group reads and that stay in the device's caches.
-docs/performance.md says how to read the figures.
+For stft, istft and log-mel bands, forward and backward: dispatches, bytes of device memory read and written (a word
+counts once for each threadgroup that touches it), how many times the floor that is, barriers, and bytes of threadgroup
+memory. The floor is every sample, spectrum and band once; of the backward of bands, which goes through a spectrum, the
+signal, its gradient and that of the bands once and the spectrum twice. The signal is cut into items as on a large GPU
+that is busy. These are apart from the tables (window, envelope, twiddles, bank), a few KiB that every group reads and
+that stay in the device's caches. docs/performance.md says how to read the figures.
 
     scripts/traffic.py [--n-fft 1024 --hop 256] [--length 200000] [--json FILE]
 """
@@ -24,8 +25,10 @@ import torch  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
 from mps_spectro import _kernels, istft, stft, use_backend  # noqa: E402
+from mps_spectro._bands import call_bands  # noqa: E402
 from mps_spectro._runtime import host  # noqa: E402
 from mps_spectro._runtime.counters import Counters  # noqa: E402
+from mps_spectro.filters import melscale_fbanks  # noqa: E402
 
 CONFIGURATIONS = ((512, 128), (1024, 256), (2048, 512), (4096, 1024), (400, 160), (20, 5), (321, 160), (1218, 160))
 # what torch runs without a kernel on a device: views, questions, memory that nothing is written to
@@ -35,9 +38,11 @@ _FREE = {
         "alias as_strided detach empty empty_like empty_strided expand is_conj is_neg narrow new_empty permute "
         "resolve_conj resolve_neg reshape select set_ slice squeeze t transpose unflatten unsqueeze view "
         "view_as_complex view_as_real _conj _neg_view _reshape_alias _unsafe_view result_type lift_fresh "
-        "requires_grad_ "
+        "requires_grad_ split "
     ).split()
 }
+# what is moved, not looked up
+_DATA = ("x", "spec", "grad", "out")
 Work = Callable[[], Any]
 
 
@@ -58,6 +63,7 @@ class Machine:
         """Makes kernels that are prepared from now on cut so many frames into items as a busy device would."""
         capacity = max(1, round(frames / _kernels._ITEM_BLOCKS))
         _kernels._capacity = lambda *_: capacity  # type: ignore[assignment]
+        _kernels._FEW_BLOCKS = 0
 
     def launches(self) -> list[Counters]:
         """What was launched since the last time."""
@@ -67,21 +73,50 @@ class Machine:
         return found
 
 
+def bands_of(n_fft: int) -> int:
+    return min(128, n_fft // 8)
+
+
+def frames_of(length: int, n_fft: int, hop: int) -> int:
+    return 1 + (length + 2 * (n_fft // 2) - n_fft) // hop
+
+
 def works(length: int, n_fft: int, hop: int) -> dict[str, Work]:
-    """The four calls; a backward one has its forward behind it, so that it counts alone."""
+    """The calls; a backward one has its forward behind it, so that it counts alone."""
     x = torch.randn(1, length)
     window = torch.hann_window(n_fft)
-    spectrum = torch.stft(x, n_fft, hop, window=window, return_complex=True)
+    spectrum = torch.stft(x, n_fft, hop, window=window, return_complex=True).mT.contiguous().mT
     leaf, spectrum_leaf = x.clone().requires_grad_(), spectrum.clone().requires_grad_()
     transformed = stft(leaf, n_fft, hop, window=window)
     restored = istft(spectrum_leaf, n_fft, hop, window=window)
     grad = torch.randn_like(restored)
+    bins_major = spectrum.contiguous()
+    bank = melscale_fbanks(n_fft // 2 + 1, 0.0, 8000.0, bands_of(n_fft), 16000)
+    frames = frames_of(length, n_fft, hop)
+    log_mel = (window, bank, n_fft, hop, n_fft // 2, "reflect", frames, 1.0, 2.0, 0.0, False, "clamp", 1.0, 1e-5)
+    bands = call_bands(leaf, *log_mel)
+    bands_grad = torch.randn_like(bands)
     return {
         "stft": lambda: stft(x, n_fft, hop, window=window),
         "istft": lambda: istft(spectrum, n_fft, hop, window=window),
+        "istft, bins-major": lambda: istft(bins_major, n_fft, hop, window=window),
         "stft backward": lambda: torch.autograd.grad(transformed, leaf, spectrum, retain_graph=True),
         "istft backward": lambda: torch.autograd.grad(restored, spectrum_leaf, grad, retain_graph=True),
+        "log-mel": lambda: call_bands(x, *log_mel),
+        "log-mel backward": lambda: torch.autograd.grad(bands, leaf, bands_grad, retain_graph=True),
     }
+
+
+def floor_bytes(name: str, length: int, n_fft: int, hop: int) -> int:
+    """What a call cannot do without."""
+    frames = frames_of(length, n_fft, hop)
+    signal, restored = 4 * length, 4 * ((frames - 1) * hop + n_fft % 2)
+    spectrum, bands = 8 * frames * (n_fft // 2 + 1), 4 * frames * bands_of(n_fft)
+    if name == "log-mel":
+        return signal + bands
+    if name == "log-mel backward":
+        return 2 * signal + bands + 2 * spectrum
+    return spectrum + (signal if name.startswith("stft") else restored)
 
 
 def torch_kernels(work: Work) -> list[str]:
@@ -111,11 +146,9 @@ def count(machine: Machine, length: int, n_fft: int, hop: int) -> list[dict[str,
 
 
 def _row(name: str, length: int, n_fft: int, hop: int, launches: list[Counters], others: list[str]) -> dict[str, Any]:
-    frames = 1 + (length + 2 * (n_fft // 2) - n_fft) // hop
-    samples = length if name.startswith("stft") else (frames - 1) * hop + n_fft % 2
-    floor = 4 * samples + 8 * frames * (n_fft // 2 + 1)
-    main = [t for launch in launches for t in launch.tensors if t.name in ("x", "spec", "out")]
-    tables = [t for launch in launches for t in launch.tensors if t.name not in ("x", "spec", "out")]
+    floor = floor_bytes(name, length, n_fft, hop)
+    main = [t for launch in launches for t in launch.tensors if t.name in _DATA]
+    tables = [t for launch in launches for t in launch.tensors if t.name not in _DATA]
     groups = sum(launch.groups for launch in launches)
     return {
         "call": name,
@@ -145,9 +178,9 @@ def _row(name: str, length: int, n_fft: int, hop: int, launches: list[Counters],
 
 def report(rows: list[dict[str, Any]]) -> None:
     """Prints the rows in Markdown."""
-    print(f"Bytes over the floor (signal once, spectrum once), B1 T{rows[0]['length']}; barriers per group.\n")
+    print(f"Bytes over the floor (what goes in and out, once), B1 T{rows[0]['length']}; barriers per group.\n")
     print(
-        "| call | dispatches | torch kernels | read | written | signal and spectrum | each word once | with tables | "
+        "| call | dispatches | torch kernels | read | written | data | each word once | with tables | "
         "tables once | barriers of a group, of a simdgroup | threadgroup memory |\n"
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     )
