@@ -180,7 +180,7 @@ def report(rows: list[dict[str, Any]]) -> None:
     """Prints the rows in Markdown."""
     print(f"Bytes over the floor (what goes in and out, once), B1 T{rows[0]['length']}; barriers per group.\n")
     print(
-        "| call | dispatches | torch kernels | read | written | data | each word once | with tables | "
+        "| call | dispatches | torch kernels | read | written | signal and spectrum | each word once | with tables | "
         "tables once | barriers of a group, of a simdgroup | threadgroup memory |\n"
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     )

@@ -93,8 +93,8 @@ def test_torch_runs_no_kernel_beside_ours(figures: dict[str, dict[str, Any]], ca
 
 
 # At 1024/256 a group of four frames reads 7 hops of signal for every 4: 1.15 with the spectrum's 4.01 per hop, 1.50
-# with half a hop of bands, 1.07 with bands and the spectrum twice. An item of synthesis is about 48 hops, or 48 steps of
-# 7 frames, and repeats 3 frames.
+# with half a hop of bands, 1.07 with bands and the spectrum twice. An item of synthesis is about 48 hops, or 48 steps
+# of 7 frames, and repeats 3 frames.
 @pytest.mark.parametrize(
     ("call", "most"),
     [
