@@ -294,7 +294,7 @@ def test_both_sides_of_a_spectrum_are_taken(route: Route) -> None:
         ({"istft_backend_policy": "mlx"}, ValueError, "istft_backend_policy must be one of auto, .*mlx_fft.*got 'mlx'"),
         ({"istft_backend_policy": "torch_fallback", **cases.MINIMAL}, ValueError, "center_tail_pad='symmetric'"),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_bad_arguments(arguments: dict[str, Any], kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
