@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ._arguments import HALVES, ArgumentError, _tensor, choice
-from ._frontend import Output, Spectrum, given_window, output, run, signal, spectrum
-from ._reference import PAD_MODES
-from ._window_functions import WindowFunction, make_window
+from ._arguments import HALVES, ArgumentError, _tensor
+from ._frontend import Output, Spectrum, output, run, signal
+from ._magnitudes import descriptor_spectrum
+from ._window_functions import WindowLike, window_for
 from .filters import mel_bank
 
 
@@ -19,7 +19,7 @@ class DbMel(NamedTuple):
     spectrum: Spectrum
     output: Output
     bank: dict[str, Any]
-    window_fn: WindowFunction | str | Tensor
+    window_fn: WindowLike
 
 
 def db_mel_arguments(
@@ -36,7 +36,7 @@ def db_mel_arguments(
     mel_scale: str,
     top_db: float | None,
     mode: str,
-    window_fn: WindowFunction | str | Tensor,
+    window_fn: WindowLike,
     center: bool,
     center_pad_mode: str,
     center_tail_pad: str,
@@ -46,9 +46,7 @@ def db_mel_arguments(
     Raises:
         TypeError, ValueError: an argument of the wrong kind, a value that does not fit.
     """
-    choice("center_pad_mode", center_pad_mode, PAD_MODES)
-    options: dict[str, Any] = {"center": center, "pad_mode": center_pad_mode, "center_tail_pad": center_tail_pad}
-    s = spectrum(n_fft, hop_length, win_length, power=power, **options)
+    s = descriptor_spectrum(n_fft, hop_length, win_length, center, center_pad_mode, center_tail_pad, False, power)
     # 10 log10 whatever the exponent of the magnitudes, as librosa.power_to_db
     out = output("db", 2.0, top_db=top_db, mode=mode)
     bank: dict[str, Any] = {"f_min": f_min, "f_max": f_max, "n_mels": n_mels, "sample_rate": sample_rate, "norm": norm}
@@ -58,11 +56,7 @@ def db_mel_arguments(
 
 def tables(given: DbMel, like: Tensor) -> tuple[Tensor, Tensor]:
     """The window and the bank with the dtype and the device of a tensor. Nobody may write to them."""
-    if isinstance(given.window_fn, Tensor):
-        window = given_window(given.window_fn, like, given.spectrum.win_length)
-        assert window is not None
-    else:
-        window = make_window(given.window_fn, given.spectrum.win_length, True, like.dtype, like.device)
+    window = window_for(given.window_fn, like, given.spectrum.win_length)
     return window, mel_bank(**given.bank, dtype=like.dtype, device=like.device)
 
 

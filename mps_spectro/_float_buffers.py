@@ -12,6 +12,11 @@ from ._arguments import HALVES
 M = TypeVar("M", bound="FloatBuffers")
 
 
+def own(table: Tensor) -> Tensor:
+    """A copy that nobody else writes to, in float32 at least, without gradient."""
+    return table.detach().to(torch.promote_types(table.dtype, torch.float32), copy=True)
+
+
 class FloatBuffers(nn.Module):
     """Its buffers move with the module but do not become half or bfloat16, nor inference tensors.
 

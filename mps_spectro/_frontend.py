@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _bands, _reference, _windows
-from ._arguments import HALVES, ArgumentError, _check_batch, _checked_window, _sizes, _tensor, choice, flag, integer
+from ._arguments import HALVES, ArgumentError, _check_batch, _sizes, _tensor, choice, flag, integer
 from ._arguments import check_padding as check_centre_padding
 from ._bands_reference import exportable, reference
 from ._cache import BoundedCache
@@ -275,11 +275,3 @@ def _finished(bands: Tensor, out: Output, by_kernels: bool) -> Tensor:
         mean, std = bands.mean(-1, keepdim=True), bands.std(-1, keepdim=True)
         bands = (bands - mean) / (std + _TINY_STD)
     return bands
-
-
-def given_window(window: Tensor | None, x: Tensor, win_length: int) -> Tensor | None:
-    """A window the caller gave, once it fits the signal."""
-    window = _checked_window(window, x, win_length)
-    if window is not None and not window.is_floating_point():
-        raise TypeError(f"window must be real and floating point, got {window.dtype}")
-    return window

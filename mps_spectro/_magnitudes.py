@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import ArgumentError, choice
-from ._frontend import Output, Spectrum, given_window, run, signal, spectrum, zeros_where_short
+from ._frontend import Output, Spectrum, run, signal, spectrum, zeros_where_short
 from ._reference import PAD_MODES
 from ._shared import shared
-from ._window_functions import WindowFunction, make_window
+from ._window_functions import WindowLike, window_for
 
 
 def number(name: str, value: float) -> float:
@@ -70,14 +70,6 @@ def descriptor_spectrum(
     return spectrum(n_fft, hop_length, win_length, normalized, power=power, **options)
 
 
-def window_for(window_fn: WindowFunction | str | Tensor, x: Tensor, win_length: int) -> Tensor:
-    if isinstance(window_fn, Tensor):
-        window = given_window(window_fn, x, win_length)
-        assert window is not None
-        return window
-    return make_window(window_fn, win_length, True, x.dtype, x.device)
-
-
 def transformed(x: Tensor, window: Tensor, basis: Tensor | None, s: Spectrum) -> Tensor:
     """Powers of the spectrum, or their sums by a bank, as rows: (..., n_frames, n_bins or n_bands), contiguous."""
     missing = 0 if s.center else s.n_fft - x.shape[-1]
@@ -85,7 +77,7 @@ def transformed(x: Tensor, window: Tensor, basis: Tensor | None, s: Spectrum) ->
     return run(x, window, basis, zeros_where_short(s, x.shape[-1]), Output()).transpose(-1, -2)
 
 
-def magnitudes(x: Tensor, window_fn: WindowFunction | str | Tensor, s: Spectrum) -> Tensor:
+def magnitudes(x: Tensor, window_fn: WindowLike, s: Spectrum) -> Tensor:
     """(..., n_frames, n_bins) of a signal (..., T)."""
     x = signal(x)
     return transformed(x, window_for(window_fn, x, s.win_length), None, s)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from ._arguments import ArgumentError
 from ._compiled import CompiledMethods
-from ._float_buffers import FloatBuffers
+from ._float_buffers import FloatBuffers, own
 from ._frontend import Output, Spectrum, output, run, spectrum
 from ._shown import shown
-from ._window_functions import make_window
+from ._window_functions import stand_in, window_for
 from .filters import melscale_fbanks
 from .presets import PRESETS
 
@@ -45,13 +44,14 @@ class MelModule(CompiledMethods, FloatBuffers):
             **{name: arguments[name] for name in _OF_SPECTRUM if name in arguments},
         )
         self._output: Output = self._output_for(arguments["output_scale"])
-        window = make_window(arguments["window_fn"], self._spectrum.win_length, periodic, torch.float32, "cpu")
-        # the window may be one that others share
-        self.register_buffer("window", window.clone(), persistent=False)
+        window_fn = arguments["window_fn"]
+        like = stand_in(window_fn)
+        window = window_for(window_fn, like, self._spectrum.win_length, periodic)
+        self.register_buffer("window", own(window), persistent=False)
         if mel_basis is None:
             names = ("f_min", "f_max", "n_mels", "sample_rate", "norm", "mel_scale")
             shape = (n_fft // 2 + 1, *(arguments[name] for name in names))
-            mel_basis = melscale_fbanks(*shape, convention=arguments["convention"], n_fft=n_fft)
+            mel_basis = melscale_fbanks(*shape, convention=arguments["convention"], n_fft=n_fft, device=like.device)
         if isinstance(mel_basis, nn.Parameter):
             self.mel_basis = mel_basis
         else:
@@ -61,7 +61,8 @@ class MelModule(CompiledMethods, FloatBuffers):
         """Keeps the arguments as attributes, those of the outermost class in the end."""
         self._arguments = dict(arguments)
         for name, value in arguments.items():
-            setattr(self, name, value)
+            if not isinstance(value, Tensor):
+                setattr(self, name, value)
 
     def _output_for(self, output_scale: str) -> Output:
         given = self._arguments

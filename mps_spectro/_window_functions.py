@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from . import _windows
-from ._arguments import ArgumentError
+from ._arguments import ArgumentError, _checked_window
 from ._shared import shared
 
 WindowFunction = Callable[..., Tensor]
+WindowLike = WindowFunction | str | Tensor
 
 _CACHED = {
     torch.hann_window: "hann",
@@ -36,6 +37,26 @@ def make_window(
     if name == "hann" and periodic:
         return _windows.hann(win_length, dtype, torch.device(device))
     return _named(name, isinstance(function, str), win_length, periodic, dtype, torch.device(device))
+
+
+def given_window(window: Tensor, x: Tensor, win_length: int) -> Tensor:
+    """A window that the caller gave, once it fits the signal."""
+    _checked_window(window, x, win_length)
+    if not window.is_floating_point():
+        raise TypeError(f"window must be real and floating point, got {window.dtype}")
+    return window
+
+
+def window_for(window: WindowLike, x: Tensor, win_length: int, periodic: bool = True) -> Tensor:
+    """The window (win_length,) beside a signal: the one given, or made."""
+    if isinstance(window, Tensor):
+        return given_window(window, x, win_length)
+    return make_window(window, win_length, periodic, x.dtype, x.device)
+
+
+def stand_in(window: WindowLike) -> Tensor:
+    """In place of the signal where a module is made: what it holds is float32 and beside a window that is given."""
+    return torch.empty(0, dtype=torch.float32, device=window.device if isinstance(window, Tensor) else "cpu")
 
 
 @shared("front-end windows")

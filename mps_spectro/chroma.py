@@ -10,9 +10,9 @@ from torch import Tensor
 from ._arguments import ArgumentError, integer
 from ._bands_reference import safe_power
 from ._frontend import signal
-from ._magnitudes import descriptor_spectrum, number, positive, transformed, window_for
+from ._magnitudes import descriptor_spectrum, number, positive, transformed
 from ._shared import shared
-from ._window_functions import WindowFunction
+from ._window_functions import WindowLike, window_for
 
 # of librosa.filters.chroma: the octave that counts most, and how many octaves beside it count
 _CENTRE_OCTAVE = 5.0
@@ -95,7 +95,7 @@ def chroma_stft(
     n_fft: int = 2048,
     hop_length: int | None = 512,
     win_length: int | None = None,
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center: bool = True,
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",

@@ -11,7 +11,7 @@ from ._arguments import ArgumentError, integer
 from ._extremes import extremes
 from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, magnitudes, positive
 from ._moments import moments
-from ._window_functions import WindowFunction
+from ._window_functions import WindowLike
 from .filters import amplitude_to_db
 
 _CONTRAST_RANGE = 80.0  # dB that peaks and valleys may lie below the loudest
@@ -93,7 +93,7 @@ def spectral_centroid(
     n_fft: int = 2048,
     hop_length: int | None = 512,
     win_length: int | None = None,
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center: bool = True,
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",
@@ -135,7 +135,7 @@ def spectral_bandwidth(
     n_fft: int = 2048,
     hop_length: int | None = 512,
     win_length: int | None = None,
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center: bool = True,
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",
@@ -167,7 +167,7 @@ def spectral_rolloff(
     n_fft: int = 2048,
     hop_length: int | None = 512,
     win_length: int | None = None,
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center: bool = True,
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",
@@ -201,7 +201,7 @@ def spectral_contrast(
     n_fft: int = 2048,
     hop_length: int | None = 512,
     win_length: int | None = None,
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center: bool = True,
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",

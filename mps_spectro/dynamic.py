@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _kernels
-from ._arguments import ArgumentError, integer
-from ._frontend import Output, Spectrum, given_window, output, run, signal, spectrum
+from ._arguments import ArgumentError, _tensor, integer
+from ._frontend import Output, Spectrum, output, run, signal, spectrum
 from ._mel_module import MelModule
 from ._shown import arguments_of
-from ._window_functions import WindowFunction, make_window
+from ._window_functions import WindowLike, window_for
 from .filters import mel_bank
 
 
@@ -64,7 +64,7 @@ def dynamic_spectrogram(
     magnitude_eps: float = 0.0,
     padding: int | str | None = None,
     use_public_stft: bool = False,
-    window_fn: WindowFunction | str = torch.hann_window,
+    window_fn: WindowLike = torch.hann_window,
     use_mps_kernels: bool = True,
 ) -> Tensor:
     """Spectrogram with n_fft and window scaled by 2 ** (keyshift / 12) and hop scaled by `speed`.
@@ -98,9 +98,7 @@ def dynamic_spectrogram(
         raise ArgumentError(f"target_n_freqs must be positive, got {target_n_freqs}")
     s = _shifted(base, keyshift, speed, normalized, target_n_freqs)
     x = signal(x)
-    window = given_window(window, x, s.win_length)
-    if window is None:
-        window = make_window(window_fn, s.win_length, True, x.dtype, x.device)
+    window = window_for(window_fn if window is None else _tensor("window", window), x, s.win_length)
     out = _run(x, window, None, s, Output(), n_fft)
     if target_n_freqs is None:
         return out
@@ -144,7 +142,7 @@ def dynamic_mel_spectrogram(
     magnitude_eps: float = 0.0,
     padding: int | str | None = None,
     use_public_stft: bool = False,
-    window_fn: WindowFunction | str = torch.hann_window,
+    window_fn: WindowLike = torch.hann_window,
     use_mps_kernels: bool = True,
 ) -> Tensor:
     """`mel_spectrogram` of the bins that `dynamic_spectrogram` gives for n_fft // 2 + 1 of them.
@@ -166,8 +164,7 @@ def dynamic_mel_spectrogram(
         bank = (n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, mel_scale)
         mel_basis = mel_bank(*bank, dtype=x.dtype, device=x.device)
     s = _shifted(base, keyshift, speed, normalized, _checked_basis(mel_basis).shape[1])
-    window = make_window(window_fn, s.win_length, True, x.dtype, x.device)
-    return _run(x, window, mel_basis, s, out, n_fft)
+    return _run(x, window_for(window_fn, x, s.win_length), mel_basis, s, out, n_fft)
 
 
 class DynamicMelSpectrogramTransform(MelModule):
@@ -205,7 +202,7 @@ class DynamicMelSpectrogramTransform(MelModule):
         top_db: float | None = 80.0,
         mode: str = "per_example",
         mel_basis: Tensor | None = None,
-        window_fn: WindowFunction | str = torch.hann_window,
+        window_fn: WindowLike = torch.hann_window,
         periodic: bool = True,
         convention: str = "torchaudio",
         padding: int | str | None = None,
@@ -224,11 +221,11 @@ class DynamicMelSpectrogramTransform(MelModule):
             speed: factor of the hop.
             center: of this call; default that of the module.
         """
+        x = signal(x)
         base = self._spectrum if center is None else self._spectrum._replace(center=center)
         s = _shifted(base, keyshift, speed, self._arguments["normalized"], self.mel_basis.shape[1])
         window = self.window
         if s.win_length != base.win_length:
-            dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-            function, periodic = self._arguments["window_fn"], self._arguments["periodic"]
-            window = make_window(function, s.win_length, periodic, dtype, x.device)
+            window_fn, periodic = self._arguments["window_fn"], self._arguments["periodic"]
+            window = window_for(window if isinstance(window_fn, Tensor) else window_fn, x, s.win_length, periodic)
         return _run(x, window, self.mel_basis, s, self._output, base.n_fft)

@@ -12,12 +12,12 @@ from ._arguments import ArgumentError
 from ._cache import BoundedCache
 from ._compiled import CompiledMethods
 from ._derived import remember
-from ._float_buffers import FloatBuffers
+from ._float_buffers import FloatBuffers, own
 from ._frontend import Spectrum, signal
-from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, positive, transformed, window_for
+from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, positive, transformed
 from ._shared import shared
 from ._shown import arguments_of, shown
-from ._window_functions import WindowFunction
+from ._window_functions import WindowLike, stand_in, window_for
 from .chroma import check_chroma, chroma_bank, normalized_classes
 from .descriptors import Band, contrast, contrast_bands, moments
 from .filters import amplitude_to_db, db_arguments, mel_bank
@@ -137,7 +137,7 @@ def _bank(chroma: _Chroma | None, mel: _Mel | None, dtype: torch.dtype, device: 
     return torch.cat(parts)
 
 
-def _tables(plan: _Plan, window_fn: WindowFunction | str | Tensor, like: Tensor) -> _Tables:
+def _tables(plan: _Plan, window_fn: WindowLike, like: Tensor) -> _Tables:
     """The window and the tables of a plan with the dtype and the device of a tensor."""
     return _Tables(
         window_for(window_fn, like, plan.spectrum.win_length),
@@ -184,7 +184,7 @@ def spectral_features(
     n_fft: int = 2048,
     hop_length: int | None = 512,
     win_length: int | None = None,
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center: bool = True,
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",
@@ -262,7 +262,7 @@ class SpectralFeatureTransform(CompiledMethods, FloatBuffers):
         n_fft: int = 2048,
         hop_length: int | None = 512,
         win_length: int | None = None,
-        window_fn: WindowFunction | str | Tensor = "hann",
+        window_fn: WindowLike = "hann",
         center: bool = True,
         center_pad_mode: str = "constant",
         center_tail_pad: str = "symmetric",
@@ -294,17 +294,10 @@ class SpectralFeatureTransform(CompiledMethods, FloatBuffers):
                 setattr(self, name, value)
         self.include = self._plan.include
         self.hop_length, self.win_length = self._plan.spectrum.hop_length, self._plan.spectrum.win_length
-        device = torch.device("cpu")
-        if isinstance(window_fn, Tensor):
-            if window_fn.requires_grad:
-                raise ArgumentError("window_fn must not require grad; spectral_features takes a window that learns")
-            device = window_fn.device
-        with torch.no_grad():
-            tables = _tables(self._plan, window_fn, torch.empty(0, dtype=torch.float32, device=device))
-            if tables.window is window_fn:
-                tables = tables._replace(window=tables.window.clone())
-        for name, table in tables._asdict().items():
-            self.register_buffer(name, table, persistent=False)
+        if isinstance(window_fn, Tensor) and window_fn.requires_grad:
+            raise ArgumentError("window_fn must not require grad; spectral_features takes a window that learns")
+        for name, table in _tables(self._plan, window_fn, stand_in(window_fn))._asdict().items():
+            self.register_buffer(name, own(window_fn) if table is window_fn else table, persistent=False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The features of x (..., T), by name, in the order of `include`."""

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from ._arguments import ArgumentError, _tensor, choice
 from ._compiled import CompiledMethods
-from ._float_buffers import FloatBuffers
+from ._float_buffers import FloatBuffers, own
 from ._frontend import (
     Output,
     Spectrum,
     _bank_for,
     _kept,
-    given_window,
     output,
     run,
     signal,
@@ -23,7 +22,7 @@ from ._frontend import (
     zeros_where_short,
 )
 from ._shown import arguments_of, shown
-from ._window_functions import WindowFunction, make_window
+from ._window_functions import WindowLike, stand_in, window_for
 
 OUTPUT_SCALES = ("linear", "log", "log10_plus_one", "db")
 
@@ -107,7 +106,7 @@ def filtered_spectrogram(
     log_amin: float = 1e-5,
     log_mode: str = "clamp",
     log_scale: float | None = None,
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     periodic: bool = True,
     center: bool = True,
     center_pad_mode: str = "reflect",
@@ -171,11 +170,7 @@ def filtered_spectrogram(
         use_mps_kernels=use_mps_kernels,
     )
     x = signal(x)
-    if isinstance(window_fn, Tensor):
-        given_window(window_fn, x, s.win_length)
-        window = window_fn
-    else:
-        window = make_window(window_fn, s.win_length, periodic, x.dtype, x.device)
+    window = window_for(window_fn, x, s.win_length, periodic)
     return filtered(x, window, filterbank, zeros_where_short(s, x.shape[-1]), out)
 
 
@@ -207,7 +202,7 @@ class FilteredSpectrogramTransform(CompiledMethods, FloatBuffers):
         log_amin: float = 1e-5,
         log_mode: str = "clamp",
         log_scale: float | None = None,
-        window_fn: WindowFunction | str | Tensor = "hann",
+        window_fn: WindowLike = "hann",
         periodic: bool = True,
         center: bool = True,
         center_pad_mode: str = "reflect",
@@ -225,16 +220,12 @@ class FilteredSpectrogramTransform(CompiledMethods, FloatBuffers):
         self.hop_length, self.win_length = self._spectrum.hop_length, self._spectrum.win_length
         self.n_bands = filterbank.shape[1]
         self._shown = shown(FilteredSpectrogramTransform, arguments)
-        if isinstance(window_fn, Tensor):
-            given_window(window_fn, window_fn, self.win_length)
-            window = window_fn
-        else:
-            window = make_window(window_fn, self.win_length, periodic, torch.float32, "cpu")
-        self.register_buffer("window", _own(window), persistent=False)
+        window = window_for(window_fn, stand_in(window_fn), self.win_length, periodic)
+        self.register_buffer("window", own(window), persistent=False)
         if isinstance(filterbank, nn.Parameter):
             self.filterbank = filterbank
         else:
-            self.register_buffer("filterbank", _own(filterbank), persistent=False)
+            self.register_buffer("filterbank", own(filterbank), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Bands (..., n_bands, n_frames) of x (..., T)."""
@@ -244,8 +235,3 @@ class FilteredSpectrogramTransform(CompiledMethods, FloatBuffers):
 
     def extra_repr(self) -> str:
         return self._shown
-
-
-def _own(table: Tensor) -> Tensor:
-    """A copy that nobody else writes to."""
-    return table.detach().to(torch.promote_types(table.dtype, torch.float32), copy=True)

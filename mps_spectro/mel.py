@@ -7,10 +7,11 @@ from typing import Any, Callable
 import torch
 from torch import Tensor
 
-from ._frontend import given_window, output, run, signal, spectrum
+from ._arguments import _tensor
+from ._frontend import output, run, signal, spectrum
 from ._mel_module import MelModule
 from ._shown import arguments_of
-from ._window_functions import WindowFunction, make_window
+from ._window_functions import WindowLike, window_for
 from .filters import mel_bank
 
 
@@ -38,7 +39,7 @@ def mel_spectrogram(
     log_scale: float | None = None,
     top_db: float | None = 80.0,
     mode: str = "per_example",
-    window_fn: WindowFunction | str = torch.hann_window,
+    window_fn: WindowLike = torch.hann_window,
     mel_basis: Tensor | None = None,
     use_mps_kernels: bool = True,
 ) -> Tensor:
@@ -67,8 +68,8 @@ def mel_spectrogram(
         log_scale: default 1 / log_amin.
         top_db: with "db", how far below the largest value of its group anything may lie; None for no limit.
         mode: the groups of `top_db`, as for `amplitude_to_db`.
-        window_fn: function of win_length, periodic=, dtype= and device= (or of win_length alone), or a name: "hann",
-            "hamming", "rect", or any in torch.signal.windows.
+        window_fn: function of win_length, periodic=, dtype= and device= (or of win_length alone), a name ("hann",
+            "hamming", "rect", or any in torch.signal.windows), or the window itself (win_length,).
         mel_basis: (n_mels, n_fft // 2 + 1), in place of the bank; n_mels to mel_scale then do not count.
         use_mps_kernels: False computes in plain torch.
 
@@ -92,9 +93,7 @@ def mel_spectrogram(
     )
     out = output(output_scale, power, log_amin, log_mode, log_scale, top_db, mode)
     x = signal(x)
-    window = given_window(window, x, s.win_length)
-    if window is None:
-        window = make_window(window_fn, s.win_length, True, x.dtype, x.device)
+    window = window_for(window_fn if window is None else _tensor("window", window), x, s.win_length)
     if mel_basis is None:
         bank = (n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm, mel_scale)
         mel_basis = mel_bank(*bank, dtype=x.dtype, device=x.device)
@@ -148,7 +147,7 @@ class MelSpectrogramTransform(MelModule):
         log_scale: float | None = None,
         top_db: float | None = 80.0,
         mode: str = "per_example",
-        window_fn: WindowFunction | str = torch.hann_window,
+        window_fn: WindowLike = torch.hann_window,
         periodic: bool = True,
         convention: str = "torchaudio",
         padding: int | str | None = None,
@@ -255,7 +254,7 @@ class CompatMelSpectrogramTransform(MelSpectrogramTransform):
         f_max: float | None = None,
         pad: int = 0,
         n_mels: int = 128,
-        window_fn: WindowFunction | str = torch.hann_window,
+        window_fn: WindowLike = torch.hann_window,
         power: float = 2.0,
         normalized: bool | str = False,
         wkwargs: dict[str, Any] | None = None,
@@ -279,7 +278,7 @@ class CompatMelSpectrogramTransform(MelSpectrogramTransform):
             (n_fft if win_length is None else win_length) // 2 if hop_length is None else hop_length
         )
         arguments["normalized"] = "window" if normalized is True else normalized
-        if wkwargs and not isinstance(window_fn, str):
+        if wkwargs and callable(window_fn):
             arguments["window_fn"] = lambda length: window_fn(length, **wkwargs)  # noqa: E731
         super().__init__(**arguments)
         self._remember(theirs)

@@ -13,11 +13,11 @@ from ._cache import BoundedCache
 from ._compiled import CompiledMethods
 from ._db_mel import db_mel_arguments, decibels, tables
 from ._derived import remember
-from ._float_buffers import FloatBuffers
+from ._float_buffers import FloatBuffers, own
 from ._frontend import run, signal
 from ._shared import shared
 from ._shown import arguments_of, shown
-from ._window_functions import WindowFunction
+from ._window_functions import WindowLike, stand_in
 
 _fitted: BoundedCache[Tensor] = BoundedCache("DCT matrices of modules", 64)
 _OF_DCT = ("n_mfcc", "lifter", "dct_norm")
@@ -111,7 +111,7 @@ def mfcc(
     mel_scale: str = "slaney",
     top_db: float | None = 80.0,
     mode: str = "per_example",
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center: bool = True,
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",
@@ -209,7 +209,7 @@ class MFCCTransform(CompiledMethods, FloatBuffers):
         mel_scale: str = "slaney",
         top_db: float | None = 80.0,
         mode: str = "per_example",
-        window_fn: WindowFunction | str | Tensor = "hann",
+        window_fn: WindowLike = "hann",
         center: bool = True,
         center_pad_mode: str = "constant",
         center_tail_pad: str = "symmetric",
@@ -226,14 +226,11 @@ class MFCCTransform(CompiledMethods, FloatBuffers):
         given = db_mel_arguments(**{name: arguments[name] for name in arguments if name not in _OF_DCT})
         self._spectrum, self._output = given.spectrum, given.output
         self.win_length = given.spectrum.win_length
-        device = window_fn.device if isinstance(window_fn, Tensor) else torch.device("cpu")
-        with torch.no_grad():
-            window, basis = tables(given, torch.empty(0, dtype=torch.float32, device=device))
-            # clones, because others share these
-            self.register_buffer("window", window.clone(), persistent=False)
-            self.register_buffer("mel_basis", basis.clone(), persistent=False)
-            dct = _build(n_mfcc, n_mels, dct_norm, lifter).float().to(device)
-            self.register_buffer("dct", dct, persistent=False)
+        like = stand_in(window_fn)
+        window, basis = tables(given, like)
+        dct = _matrix(n_mfcc, n_mels, dct_norm, lifter, like.dtype, like.device)
+        for name, table in (("window", window), ("mel_basis", basis), ("dct", dct)):
+            self.register_buffer(name, own(table), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Coefficients (..., n_mfcc, n_frames) of x (..., T)."""

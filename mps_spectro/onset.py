@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._arguments import ArgumentError, flag, integer
 from ._db_mel import db_mel_arguments, decibels
-from ._window_functions import WindowFunction
+from ._window_functions import WindowLike
 
 Aggregate = Callable[[Tensor, int], Tensor]
 
@@ -108,7 +108,7 @@ def onset_strength_multi(
     mel_scale: str = "slaney",
     top_db: float | None = 80.0,
     mode: str = "per_example",
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",
 ) -> Tensor:
@@ -198,7 +198,7 @@ def onset_strength(
     mel_scale: str = "slaney",
     top_db: float | None = 80.0,
     mode: str = "per_example",
-    window_fn: WindowFunction | str | Tensor = "hann",
+    window_fn: WindowLike = "hann",
     center_pad_mode: str = "constant",
     center_tail_pad: str = "symmetric",
 ) -> Tensor:

@@ -121,6 +121,12 @@ def test_a_given_window(route: Route) -> None:
     assert torch.equal(dynamic_spectrogram(x, **SIZES, keyshift=3, window=window), expected)
     with pytest.raises(ValueError, match=r"window must have shape \(win_length=304,\)"):
         dynamic_spectrogram(x, **SIZES, keyshift=3, window=window[:-1])
+    assert torch.equal(dynamic_spectrogram(x, **SIZES, keyshift=3, window_fn=window), expected)
+    sizes = {"sample_rate": 16000, **SIZES, "n_mels": 30}
+    module = DynamicMelSpectrogramTransform(**sizes, window_fn=torch.hann_window(256)).to(route.device)
+    assert torch.equal(module(x), DynamicMelSpectrogramTransform(**sizes).to(route.device)(x))
+    with pytest.raises(ValueError, match=r"window must have shape \(win_length=304,\)"):
+        module(x, keyshift=3)
 
 
 # --- RMVPE and FCPE ---------------------------------------------------------------------------------------------------

@@ -91,3 +91,32 @@ def test_made_inside_of_a_compiled_function(name: str) -> None:
     x = cases.noise(1, 1000)
     compiled = torch.compile(lambda x: loss(make(name), x), backend="eager")
     assert torch.allclose(compiled(x), loss(make(name), x), rtol=1e-4)
+
+
+# instances of SpectralFeatureTransform share theirs
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "SpectralFeatureTransform"])
+def test_buffers_are_its_own(name: str) -> None:
+    x = cases.noise(1, 1000)
+    expected = loss(make(name), x)
+    broken = make(name)
+    for table in broken.buffers():
+        table.zero_()
+    assert not torch.allclose(loss(broken, x), expected)
+    assert torch.equal(loss(make(name), x), expected)
+
+
+WITH_WINDOW = [name for name in MODULES if name not in ("HybridCQTTransform", "SpectralTransform")]
+
+
+@pytest.mark.parametrize("name", WITH_WINDOW)
+def test_a_window_in_place_of_a_function(name: str, route: Route) -> None:
+    x = cases.noise(1, 1000).to(route.device)
+    window = torch.hamming_window(128)
+    expected = loss(getattr(mps_spectro, name)(**MODULES[name], window_fn="hamming").to(route.device), x)
+    module = getattr(mps_spectro, name)(**MODULES[name], window_fn=window).to(route.device)
+    window.zero_()
+    assert torch.equal(loss(module, x), expected)
+    assert torch.equal(loss(pickle.loads(pickle.dumps(module)), x), expected)
+    assert "window_fn=(128,)" in repr(module)
+    with pytest.raises(ValueError, match=r"window must have shape \(win_length=128,\), got \(127,\)"):
+        getattr(mps_spectro, name)(**MODULES[name], window_fn=torch.ones(127))
