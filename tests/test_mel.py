@@ -217,7 +217,7 @@ def test_function_and_module_agree(route: Route) -> None:
     arguments = {**SIZES, "win_length": 320, "n_mels": 40, "f_min": 50.0, "norm": "slaney", "normalized": True}
     module = MelSpectrogramTransform(**arguments).to(route.device)
     assert torch.equal(mel_spectrogram(x, **arguments), module(x))
-    window = torch.hann_window(320, device=route.device)
+    window = torch.hann_window(320).to(route.device)  # a device may round its cosines otherwise
     bank = melscale_fbanks(201, 50.0, None, 40, 16000, "slaney").to(route.device)
     got = mel_spectrogram(x, **{**arguments, "f_min": 0.0, "n_mels": 7}, window=window, mel_basis=bank)
     assert torch.equal(got, module(x))
