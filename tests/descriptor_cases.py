@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
-
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "audio"
 
 # arguments of our functions; librosa calls some of them otherwise, see `librosas`
 CASES: list[dict[str, Any]] = [
@@ -93,19 +89,6 @@ def signal(sample_rate: float, kind: str = "mixture", seed: int = 0) -> Tensor:
     if kind == "mixture":
         x[len(t) // 3 : len(t) // 2] = 0.0
     return x
-
-
-def recording(name: str, seconds: float = 2.0, start: float = 0.0) -> tuple[Tensor, int]:
-    """(channels, T) and the sample rate; skips the calling test where the recordings are not at hand."""
-    soundfile = pytest.importorskip("soundfile")
-    path = RECORDINGS / name
-    if not path.exists():
-        pytest.skip(f"no recordings in {RECORDINGS}")
-    sample_rate = soundfile.info(path).samplerate
-    samples, sample_rate = soundfile.read(
-        path, int(seconds * sample_rate), int(start * sample_rate), dtype="float32", always_2d=True
-    )
-    return torch.from_numpy(samples.T.copy()), sample_rate
 
 
 def error(got: Tensor, expected: np.ndarray | Tensor, floor: float = 0.0) -> float:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
-
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "audio"
 
 # arguments that all functions on mel spectrograms in decibels share
 CASES: list[dict[str, Any]] = [
@@ -90,15 +86,3 @@ def signal(sample_rate: float, kind: str = "mixture", seed: int = 0) -> Tensor:
         "impulse": (torch.arange(len(t)) == len(t) // 3).double(),
         "late": mixture * (t > 0.3),
     }[kind].float()
-
-
-@functools.lru_cache(maxsize=2)
-def recording(name: str) -> tuple[Tensor, int]:
-    """(channels, 3 s or less) of a recording, and its rate; skips the test where the recordings are missing."""
-    soundfile = pytest.importorskip("soundfile")
-    if not (RECORDINGS / name).exists():
-        pytest.skip(f"{RECORDINGS / name} is missing")
-    with soundfile.SoundFile(RECORDINGS / name) as file:
-        file.seek(file.frames // 3)
-        samples = file.read(min(3 * file.samplerate, file.frames), dtype="float32", always_2d=True)
-        return torch.from_numpy(samples.T.copy()), file.samplerate

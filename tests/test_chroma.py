@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Route
+from recordings import recording
 
 from mps_spectro import chroma_stft
 from mps_spectro.chroma import chroma_bank, normalized_classes
@@ -79,7 +80,7 @@ def test_every_route(route: Route) -> None:
     ("file", "seconds", "start"), [("speech-mono-48k-1s.wav", 1.4, 0.0), ("music-stereo-44k1-195s.ogg", 2.0, 60.0)]
 )
 def test_recordings(file: str, seconds: float, start: float) -> None:
-    x, sample_rate = cases.recording(file, seconds, start)
+    x, sample_rate = recording(file, seconds, start)
     case = {"sample_rate": sample_rate, "n_fft": 4096}
     for one, channel in zip(chroma_stft(x, **case), x):
         assert front_end_cases.relative(one, theirs(channel, case)) <= CLOSE

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Route
-from descriptor_cases import recording
+from recordings import recording
 from torch import Tensor
 
 from mps_spectro import HybridCQTTransform, _cqt_filters, cqt, diagnostics, hybrid_cqt, use_backend

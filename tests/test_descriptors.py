@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Route
+from recordings import recording
 from torch import Tensor
 
 from mps_spectro import spectral_bandwidth, spectral_centroid, spectral_contrast, spectral_rolloff, use_backend
@@ -142,7 +143,7 @@ def test_every_route(route: Route) -> None:
 )
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_recordings(name: str, file: str, seconds: float, start: float) -> None:
-    x, sample_rate = cases.recording(file, seconds, start)
+    x, sample_rate = recording(file, seconds, start)
     case = {"sample_rate": sample_rate}
     got = FUNCTIONS[name][0](x, **case)
     for one, channel in zip(got, x):

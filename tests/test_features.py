@@ -15,6 +15,7 @@ import front_end_cases
 import pytest
 import torch
 from conftest import Route
+from recordings import recording
 from torch import Tensor
 
 import mps_spectro
@@ -138,7 +139,7 @@ def test_the_same_as_one_by_one(route: Route, options: dict[str, Any]) -> None:
     ("file", "seconds", "start"), [("speech-mono-48k-1s.wav", 1.4, 0.0), ("music-stereo-44k1-195s.ogg", 2.0, 60.0)]
 )
 def test_recordings(file: str, seconds: float, start: float) -> None:
-    x, sample_rate = cases.recording(file, seconds, start)
+    x, sample_rate = recording(file, seconds, start)
     got = spectral_features(x, sample_rate=sample_rate)
     for number, channel in enumerate(x):
         # the valleys of contrast are the rounding of the transform here

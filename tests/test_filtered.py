@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Route
+from recordings import recording
 from torch import Tensor, nn
 
 from mps_spectro import (
@@ -193,7 +194,7 @@ def test_use_mps_kernels_false_takes_torch(route: Route) -> None:
 
 @pytest.mark.parametrize("name", ["music-stereo-44k1-195s.ogg", "speech-mono-48k-1s.wav"])
 def test_recordings(name: str) -> None:
-    x, sample_rate = descriptor_cases.recording(name, 1.0, 0.0 if name.startswith("speech") else 60.0)
+    x, sample_rate = recording(name, 1.0, 0.0 if name.startswith("speech") else 60.0)
     bank = log_triangular_fbanks(1024, sample_rate, 24, f_min=27.5, f_max=16000.0)
     given = {"filterbank": bank, "sample_rate": sample_rate, "hop_length": 441}
     linear = torch.stack([expected_of(channel, bank, hop_length=441) for channel in x])

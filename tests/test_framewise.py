@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Route
+from recordings import recording
 from torch import Tensor
 
 from mps_spectro import rms, zero_crossing_rate
@@ -83,7 +84,7 @@ def test_every_route(route: Route) -> None:
     ("file", "seconds", "start"), [("speech-mono-48k-1s.wav", 1.4, 0.0), ("music-stereo-44k1-195s.ogg", 4.0, 60.0)]
 )
 def test_recordings(file: str, seconds: float, start: float) -> None:
-    x, _ = cases.recording(file, seconds, start)
+    x, _ = recording(file, seconds, start)
     assert cases.error(rms(x), their_rms(x)) <= 5e-7
     assert cases.error(zero_crossing_rate(x), their_rate(x)) <= 1e-6
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import Route
 from madmom_reference import log_spectrogram, madmom_or_skip
+from recordings import recording
 from torch import Tensor
 
 from mps_spectro import (
@@ -102,14 +103,14 @@ def test_madmom_itself(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["music-stereo-44k1-195s.ogg", "speech-mono-48k-1s.wav"])
 def test_recordings(name: str) -> None:
-    x, sample_rate = descriptor_cases.recording(name, 2.0, 0.0 if name.startswith("speech") else 60.0)
+    x, sample_rate = recording(name, 2.0, 0.0 if name.startswith("speech") else 60.0)
     got = madmom_log_spectrogram(x, sample_rate=sample_rate)
     assert cases.absolute(got, expected_of(x, sample_rate=sample_rate)) < 2.0 * LIMIT
 
 
 def test_madmom_itself_on_recordings() -> None:
     madmom_or_skip("spectrogram")
-    x, sample_rate = descriptor_cases.recording("music-stereo-44k1-195s.ogg", 10.0, 60.0)
+    x, sample_rate = recording("music-stereo-44k1-195s.ogg", 10.0, 60.0)
     theirs = madmom_log_spectrogram(x, sample_rate=sample_rate, backend="madmom")
     assert cases.absolute(madmom_log_spectrogram(x, sample_rate=sample_rate), theirs) < 2.0 * LIMIT
 

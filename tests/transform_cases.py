@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import scipy.signal
 import torch
 from torch import Tensor
-
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "audio"
 
 NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 MINIMAL = {"center_pad_mode": "constant", "center_tail_pad": "minimal"}
@@ -110,20 +105,6 @@ def inverse(transform: Any, z: Tensor, length: int | None) -> tuple[Tensor, Tens
     missing = max(0, stop - full)
     signal = np.pad(signal[..., start:stop], [(0, 0)] * (signal.ndim - 1) + [(0, missing)])
     return torch.from_numpy(signal), torch.from_numpy(np.pad(envelope[start:stop], (0, missing), constant_values=1.0))
-
-
-@functools.cache
-def recordings() -> list[tuple[str, Tensor, int]]:
-    """Name, some seconds (channels, T) in float64, and the rate of every recording."""
-    if not RECORDINGS.is_dir():
-        return []
-    soundfile = pytest.importorskip("soundfile")
-    found = []
-    for path in sorted(RECORDINGS.iterdir()):
-        if path.suffix in (".wav", ".ogg", ".flac"):
-            with soundfile.SoundFile(path) as file:
-                found.append((path.name, torch.from_numpy(file.read(3 * file.samplerate).T.copy()), file.samplerate))
-    return found
 
 
 def name(case: tuple[dict[str, Any], tuple[int, ...]]) -> str:
