@@ -18,6 +18,8 @@ from ._cache import BoundedCache
 
 V = TypeVar("V")
 
+_moved: BoundedCache[Tensor] = BoundedCache("moved tables", 128)
+
 # id of a live window -> (weak reference to it, its number)
 _numbers: dict[int, tuple[weakref.ref[Tensor], int]] = {}
 _next_number = itertools.count()
@@ -85,3 +87,10 @@ def remember(cache: BoundedCache[V], window: Tensor, build: Callable[..., V], *a
         return cache.get((known, arguments), build_to_keep)
     except _NotKept as passing:
         return passing.args[0]
+
+
+def moved(table: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The table with this dtype, on this device: a copy is made once as long as it does not change."""
+    if table.dtype == dtype and table.device == device:
+        return table
+    return remember(_moved, table, Tensor.to, device, dtype)

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ._arguments import LONG_MODE_STRATEGIES, SAFETY, ArgumentError, _sizes, _tensor, choice, flag, istft_call
 from ._backend import BACKENDS, use_backend
-from ._cache import BoundedCache
 from ._compiled import CompiledMethods
 from ._coverage import tracing_reason
-from ._derived import remember
+from ._derived import moved
 from ._envelope import envelope
 from ._float_buffers import FloatBuffers
 from ._frontend import signal
@@ -33,12 +32,6 @@ _POLICY_ALIASES = {"mlx_fft": "torch"}
 _STRATEGY_ALIASES = {"native": "custom", "numpy_fallback": "custom"}
 POLICIES = (*BACKENDS, "torch_fallback", *_POLICY_ALIASES)
 STRATEGIES = (*LONG_MODE_STRATEGIES, *_STRATEGY_ALIASES)
-
-_moved_windows: BoundedCache[Tensor] = BoundedCache("moved windows", 64)
-
-
-def _moved(window: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return window.to(device, dtype)
 
 
 class SpectralModule(CompiledMethods, FloatBuffers):
@@ -284,10 +277,7 @@ class SpectralModule(CompiledMethods, FloatBuffers):
     # --- module -------------------------------------------------------------------------------------------------------
 
     def _window_for(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        if self.window.dtype == dtype and self.window.device == device:
-            return self.window
-        return remember(_moved_windows, self.window, _moved, dtype, device)
+        return moved(self.window, torch.float64 if dtype == torch.float64 else torch.float32, device)
 
     def extra_repr(self) -> str:
         return self._shown

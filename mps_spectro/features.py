@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ._arguments import ArgumentError
-from ._cache import BoundedCache
 from ._compiled import CompiledMethods
-from ._derived import remember
+from ._derived import moved
 from ._float_buffers import FloatBuffers, own
 from ._frontend import Spectrum, signal
 from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, positive, transformed
@@ -30,8 +29,6 @@ _MOMENTS = {"spectral_centroid": "centroid", "spectral_bandwidth": "bandwidth", 
 _Chroma = tuple[float, int, int, float]
 _Mel = tuple[int, float, "float | None", int, Any, "str | None", str, str, int]
 _Dct = tuple[int, int, "str | None", float]
-
-_fitted: BoundedCache[Tensor] = BoundedCache("moved tables of feature bundles", 64)
 
 
 class _Plan(NamedTuple):
@@ -302,9 +299,8 @@ class SpectralFeatureTransform(CompiledMethods, FloatBuffers):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """The features of x (..., T), by name, in the order of `include`."""
         x = signal(x)
-        ramp, bank, dct = (_like(table, x) for table in (self.ramp, self.bank, self.dct))
-        assert ramp is not None
-        return _extracted(x, self._plan, _Tables(self.window, ramp, bank, dct))
+        bank, dct = (None if table is None else moved(table, x.dtype, x.device) for table in (self.bank, self.dct))
+        return _extracted(x, self._plan, _Tables(self.window, moved(self.ramp, x.dtype, x.device), bank, dct))
 
     def extract(self, x: Tensor) -> dict[str, Tensor]:
         """The same as calling the module."""
@@ -312,9 +308,3 @@ class SpectralFeatureTransform(CompiledMethods, FloatBuffers):
 
     def extra_repr(self) -> str:
         return self._shown
-
-
-def _like(table: Tensor | None, x: Tensor) -> Tensor | None:
-    if table is None or (table.dtype == x.dtype and table.device == x.device):
-        return table
-    return remember(_fitted, table, Tensor.to, x.device, x.dtype)

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 
 from ._arguments import ArgumentError, integer
-from ._cache import BoundedCache
 from ._compiled import CompiledMethods
 from ._db_mel import db_mel_arguments, decibels, tables
-from ._derived import remember
+from ._derived import moved
 from ._float_buffers import FloatBuffers, own
 from ._frontend import run, signal
 from ._shared import shared
 from ._shown import arguments_of, shown
 from ._window_functions import WindowLike, stand_in
 
-_fitted: BoundedCache[Tensor] = BoundedCache("DCT matrices of modules", 64)
 _OF_DCT = ("n_mfcc", "lifter", "dct_norm")
 
 
@@ -235,10 +233,7 @@ class MFCCTransform(CompiledMethods, FloatBuffers):
     def forward(self, x: Tensor) -> Tensor:
         """Coefficients (..., n_mfcc, n_frames) of x (..., T)."""
         bands = run(signal(x), self.window, self.mel_basis, self._spectrum, self._output)
-        matrix = self.dct
-        if matrix.dtype != bands.dtype or matrix.device != bands.device:
-            matrix = remember(_fitted, matrix, Tensor.to, bands.device, bands.dtype)
-        return cepstra(bands, matrix)
+        return cepstra(bands, moved(self.dct, bands.dtype, bands.device))
 
     def extra_repr(self) -> str:
         return self._shown
