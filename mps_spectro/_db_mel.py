@@ -9,8 +9,9 @@ from torch import Tensor
 from ._arguments import HALVES, ArgumentError, _tensor
 from ._frontend import Output, Spectrum, output, run, signal
 from ._magnitudes import descriptor_spectrum
-from ._window_functions import WindowLike, window_for
+from ._window_functions import window_for
 from .filters import mel_bank
+from .typing import WindowLike
 
 
 class DbMel(NamedTuple):

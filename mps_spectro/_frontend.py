@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,11 @@ from ._coverage import differentiates, resolved, traced, tracing_reason
 from ._derived import remember
 from ._diagnostics import count_torch_route
 from .filters import clipped, db_arguments
+from .typing import CenterTailPad, LogMelMode, MelOutputScale
 
 _prepared: BoundedCache[Tensor] = BoundedCache("front-end tables", 128)
 _TINY_STD = 1e-5
+_TAIL_PADS, _OUTPUT_SCALES, _LOG_MODES = map(get_args, (CenterTailPad, MelOutputScale, LogMelMode))
 
 
 class Spectrum(NamedTuple):
@@ -80,7 +82,7 @@ def spectrum(
     checked = Spectrum(n_fft, hop_length, win_length, scale=scale, unit_energy=name == "window", **options)
     flag("center", checked.center)
     choice("pad_mode", checked.pad_mode, _reference.PAD_MODES)
-    choice("center_tail_pad", checked.center_tail_pad, ("symmetric", "minimal"))
+    choice("center_tail_pad", checked.center_tail_pad, _TAIL_PADS)
     if checked.center_tail_pad == "minimal" and checked.pad_mode != "constant":
         raise ArgumentError(f"center_tail_pad='minimal' must go with pad_mode='constant', got {checked.pad_mode!r}")
     if not (checked.padding is None or checked.padding == "same" or integer("padding", checked.padding) >= 0):
@@ -112,8 +114,8 @@ def output(
     Raises:
         ValueError: an unknown name or a value out of range.
     """
-    choice("output_scale", output_scale, ("linear", "log", "db"))
-    choice("log_mode", log_mode, ("clamp", "add", "log1p"))
+    choice("output_scale", output_scale, _OUTPUT_SCALES)
+    choice("log_mode", log_mode, _LOG_MODES)
     if normalize not in (None, "per_feature"):
         raise ArgumentError(f"normalize must be None or 'per_feature', got {normalize!r}")
     for name, value in (("log_amin", log_amin), ("log_scale", log_scale)):

@@ -14,7 +14,8 @@ from ._arguments import ArgumentError, choice
 from ._frontend import Output, Spectrum, run, signal, spectrum, zeros_where_short
 from ._reference import PAD_MODES
 from ._shared import shared
-from ._window_functions import WindowLike, window_for
+from ._window_functions import window_for
+from .typing import WindowLike
 
 
 def number(name: str, value: float) -> float:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ._arguments import LONG_MODE_STRATEGIES, SAFETY, ArgumentError, _sizes, _tensor, choice, flag, istft_call
-from ._backend import BACKENDS, use_backend
+from ._backend import use_backend
 from ._compiled import CompiledMethods
 from ._coverage import tracing_reason
 from ._derived import moved
@@ -20,17 +20,17 @@ from ._float_buffers import FloatBuffers
 from ._frontend import signal
 from ._reference import PAD_MODES, full_length
 from ._shown import arguments_of, shown
-from ._window_functions import WindowFunction
 from .fft_params import make_window
 from .istft import _by_torch, istft
 from .stft import stft, transform
+from .typing import CenterPadMode, CenterTailPad, ISTFTBackendPolicy, STFTOutputLayout, WindowFunction
 
-LAYOUTS = ("bfn", "bnf")
-TAIL_PADS = ("symmetric", "minimal")
+LAYOUTS = get_args(STFTOutputLayout)
+TAIL_PADS = get_args(CenterTailPad)
+POLICIES = get_args(ISTFTBackendPolicy)
 # what mlx-spectro calls them
 _POLICY_ALIASES = {"mlx_fft": "torch"}
 _STRATEGY_ALIASES = {"native": "custom", "numpy_fallback": "custom"}
-POLICIES = (*BACKENDS, "torch_fallback", *_POLICY_ALIASES)
 STRATEGIES = (*LONG_MODE_STRATEGIES, *_STRATEGY_ALIASES)
 
 
@@ -49,10 +49,10 @@ class SpectralModule(CompiledMethods, FloatBuffers):
         window: Tensor | None = None,
         periodic: bool = True,
         center: bool = True,
-        center_pad_mode: str = "reflect",
-        center_tail_pad: str = "symmetric",
+        center_pad_mode: CenterPadMode = "reflect",
+        center_tail_pad: CenterTailPad = "symmetric",
         normalized: bool = False,
-        istft_backend_policy: str | None = None,
+        istft_backend_policy: ISTFTBackendPolicy | None = None,
     ) -> None:
         arguments = arguments_of(SpectralModule, locals())
         super().__init__()
@@ -83,11 +83,11 @@ class SpectralModule(CompiledMethods, FloatBuffers):
 
     # --- transform ----------------------------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, *, output_layout: str = "bfn") -> Tensor:
+    def forward(self, x: Tensor, *, output_layout: STFTOutputLayout = "bfn") -> Tensor:
         """The same as `stft`."""
         return self.stft(x, output_layout=output_layout)
 
-    def stft(self, x: Tensor, *, output_layout: str = "bfn") -> Tensor:
+    def stft(self, x: Tensor, *, output_layout: STFTOutputLayout = "bfn") -> Tensor:
         """The spectrum of a signal.
 
         Args:
@@ -142,8 +142,8 @@ class SpectralModule(CompiledMethods, FloatBuffers):
         allow_fused: bool = True,
         safety: str = "auto",
         long_mode_strategy: str = "native",
-        backend_policy: str | None = None,
-        input_layout: str = "bfn",
+        backend_policy: ISTFTBackendPolicy | None = None,
+        input_layout: STFTOutputLayout = "bfn",
     ) -> Tensor:
         """The signal of a spectrum: overlap-added frames over the sum of squared windows, 0 where that is below 1e-11.
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Callable
-
 import torch
 from torch import Tensor
 
 from . import _windows
 from ._arguments import ArgumentError, _checked_window
 from ._shared import shared
-
-WindowFunction = Callable[..., Tensor]
-WindowLike = WindowFunction | str | Tensor
+from .typing import WindowFunction, WindowLike
 
 _CACHED = {
     torch.hann_window: "hann",

@@ -12,7 +12,8 @@ from ._bands_reference import safe_power
 from ._frontend import signal
 from ._magnitudes import descriptor_spectrum, number, positive, transformed
 from ._shared import shared
-from ._window_functions import WindowLike, window_for
+from ._window_functions import window_for
+from .typing import CenterPadMode, CenterTailPad, WindowLike
 
 # of librosa.filters.chroma: the octave that counts most, and how many octaves beside it count
 _CENTRE_OCTAVE = 5.0
@@ -97,8 +98,8 @@ def chroma_stft(
     win_length: int | None = None,
     window_fn: WindowLike = "hann",
     center: bool = True,
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
     normalized: bool | str = False,
     n_chroma: int = 12,
     norm: float | None = math.inf,

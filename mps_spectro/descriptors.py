@@ -11,8 +11,8 @@ from ._arguments import ArgumentError, integer
 from ._extremes import extremes
 from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, magnitudes, positive
 from ._moments import moments
-from ._window_functions import WindowLike
 from .filters import amplitude_to_db
+from .typing import CenterPadMode, CenterTailPad, WindowLike
 
 _CONTRAST_RANGE = 80.0  # dB that peaks and valleys may lie below the loudest
 
@@ -95,8 +95,8 @@ def spectral_centroid(
     win_length: int | None = None,
     window_fn: WindowLike = "hann",
     center: bool = True,
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
     normalized: bool | str = False,
 ) -> Tensor:
     """Mean frequency of every frame, weighted by magnitude: librosa.feature.spectral_centroid.
@@ -137,8 +137,8 @@ def spectral_bandwidth(
     win_length: int | None = None,
     window_fn: WindowLike = "hann",
     center: bool = True,
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
     normalized: bool | str = False,
     p: float = 2.0,
 ) -> Tensor:
@@ -169,8 +169,8 @@ def spectral_rolloff(
     win_length: int | None = None,
     window_fn: WindowLike = "hann",
     center: bool = True,
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
     normalized: bool | str = False,
     roll_percent: float = 0.85,
 ) -> Tensor:
@@ -203,8 +203,8 @@ def spectral_contrast(
     win_length: int | None = None,
     window_fn: WindowLike = "hann",
     center: bool = True,
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
     normalized: bool | str = False,
     n_bands: int = 6,
     fmin: float = 200.0,

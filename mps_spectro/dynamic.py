@@ -19,8 +19,9 @@ from ._arguments import ArgumentError, _tensor, integer
 from ._frontend import Output, Spectrum, output, run, signal, spectrum
 from ._mel_module import MelModule
 from ._shown import arguments_of
-from ._window_functions import WindowLike, window_for
+from ._window_functions import window_for
 from .filters import mel_bank
+from .typing import CenterPadMode, LogMelMode, MelMode, MelNorm, MelOutputScale, MelScale, WindowLike
 
 
 def _shifted(s: Spectrum, keyshift: float, speed: float, normalized: bool | str, n_freqs: int | None) -> Spectrum:
@@ -55,7 +56,7 @@ def dynamic_spectrogram(
     win_length: int | None = None,
     window: Tensor | None = None,
     center: bool = True,
-    pad_mode: str = "constant",
+    pad_mode: CenterPadMode = "constant",
     power: float = 1.0,
     normalized: bool | str = False,
     keyshift: float = 0.0,
@@ -122,20 +123,20 @@ def dynamic_mel_spectrogram(
     hop_length: int,
     win_length: int | None = None,
     center: bool = True,
-    pad_mode: str = "constant",
+    pad_mode: CenterPadMode = "constant",
     power: float = 1.0,
     normalized: bool | str = False,
     n_mels: int = 128,
     f_min: float = 0.0,
     f_max: float | None = None,
-    norm: str | None = None,
-    mel_scale: str = "htk",
-    output_scale: str = "linear",
+    norm: MelNorm = None,
+    mel_scale: MelScale = "htk",
+    output_scale: MelOutputScale = "linear",
     log_amin: float = 1e-5,
-    log_mode: str = "clamp",
+    log_mode: LogMelMode = "clamp",
     log_scale: float | None = None,
     top_db: float | None = 80.0,
-    mode: str = "per_example",
+    mode: MelMode = "per_example",
     keyshift: float = 0.0,
     speed: float = 1.0,
     mel_basis: Tensor | None = None,
@@ -189,18 +190,18 @@ class DynamicMelSpectrogramTransform(MelModule):
         f_min: float = 0.0,
         f_max: float | None = None,
         center: bool = True,
-        pad_mode: str = "constant",
+        pad_mode: CenterPadMode = "constant",
         power: float = 1.0,
         normalized: bool | str = False,
-        norm: str | None = None,
-        mel_scale: str = "htk",
-        output_scale: str = "linear",
+        norm: MelNorm = None,
+        mel_scale: MelScale = "htk",
+        output_scale: MelOutputScale = "linear",
         log_amin: float = 1e-5,
-        log_mode: str = "clamp",
+        log_mode: LogMelMode = "clamp",
         log_scale: float | None = None,
         log_base: float | None = None,
         top_db: float | None = 80.0,
-        mode: str = "per_example",
+        mode: MelMode = "per_example",
         mel_basis: Tensor | None = None,
         window_fn: WindowLike = torch.hann_window,
         periodic: bool = True,

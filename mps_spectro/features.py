@@ -16,18 +16,19 @@ from ._frontend import Spectrum, signal
 from ._magnitudes import bin_ramp, bin_spacing, descriptor_spectrum, fraction, positive, transformed
 from ._shared import shared
 from ._shown import arguments_of, shown
-from ._window_functions import WindowLike, stand_in, window_for
+from ._window_functions import stand_in, window_for
 from .chroma import check_chroma, chroma_bank, normalized_classes
 from .descriptors import Band, contrast, contrast_bands, moments
 from .filters import amplitude_to_db, db_arguments, mel_bank
 from .mfcc import _check_sizes, _matrix, cepstra
+from .typing import CenterPadMode, CenterTailPad, MelNorm, MelScale, WindowLike
 
 FEATURES = ("chroma_stft", "spectral_centroid", "spectral_bandwidth", "spectral_rolloff", "spectral_contrast", "mfcc")
 _MOMENTS = {"spectral_centroid": "centroid", "spectral_bandwidth": "bandwidth", "spectral_rolloff": "rolloff"}
 
 # the arguments of chroma_bank, mel_bank and the matrix of mfcc but for dtype and device
 _Chroma = tuple[float, int, int, float]
-_Mel = tuple[int, float, "float | None", int, Any, "str | None", str, str, int]
+_Mel = tuple[int, float, "float | None", int, Any, MelNorm, MelScale, str, int]
 _Dct = tuple[int, int, "str | None", float]
 
 
@@ -82,8 +83,8 @@ def _planned(
     hop_length: int | None,
     win_length: int | None,
     center: bool,
-    center_pad_mode: str,
-    center_tail_pad: str,
+    center_pad_mode: CenterPadMode,
+    center_tail_pad: CenterTailPad,
     normalized: bool | str,
     n_chroma: int,
     chroma_norm: float | None,
@@ -97,8 +98,8 @@ def _planned(
     n_mels: int,
     f_min: float,
     f_max: float | None,
-    mel_norm: str | None,
-    mel_scale: str,
+    mel_norm: MelNorm,
+    mel_scale: MelScale,
     top_db: float | None,
     lifter: float,
     dct_norm: str | None,
@@ -183,8 +184,8 @@ def spectral_features(
     win_length: int | None = None,
     window_fn: WindowLike = "hann",
     center: bool = True,
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
     normalized: bool | str = False,
     n_chroma: int = 12,
     chroma_norm: float | None = math.inf,
@@ -198,8 +199,8 @@ def spectral_features(
     n_mels: int = 128,
     f_min: float = 0.0,
     f_max: float | None = None,
-    mel_norm: str | None = "slaney",
-    mel_scale: str = "slaney",
+    mel_norm: MelNorm = "slaney",
+    mel_scale: MelScale = "slaney",
     top_db: float | None = 80.0,
     lifter: float = 0,
     dct_norm: str | None = "ortho",
@@ -261,8 +262,8 @@ class SpectralFeatureTransform(CompiledMethods, FloatBuffers):
         win_length: int | None = None,
         window_fn: WindowLike = "hann",
         center: bool = True,
-        center_pad_mode: str = "constant",
-        center_tail_pad: str = "symmetric",
+        center_pad_mode: CenterPadMode = "constant",
+        center_tail_pad: CenterTailPad = "symmetric",
         normalized: bool | str = False,
         n_chroma: int = 12,
         chroma_norm: float | None = math.inf,
@@ -276,8 +277,8 @@ class SpectralFeatureTransform(CompiledMethods, FloatBuffers):
         n_mels: int = 128,
         f_min: float = 0.0,
         f_max: float | None = None,
-        mel_norm: str | None = "slaney",
-        mel_scale: str = "slaney",
+        mel_norm: MelNorm = "slaney",
+        mel_scale: MelScale = "slaney",
         top_db: float | None = 80.0,
         lifter: float = 0,
         dct_norm: str | None = "ortho",

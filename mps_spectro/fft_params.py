@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import _window_functions, _windows
 from ._arguments import ArgumentError, _sizes, flag, integer
-from ._window_functions import WindowFunction
+from .typing import WindowFunction
 
 
 def resolve_fft_params(

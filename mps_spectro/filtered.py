@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,10 @@ from ._frontend import (
     zeros_where_short,
 )
 from ._shown import arguments_of, shown
-from ._window_functions import WindowLike, stand_in, window_for
+from ._window_functions import stand_in, window_for
+from .typing import CenterPadMode, CenterTailPad, FilteredOutputScale, LogMelMode, WindowLike
 
-OUTPUT_SCALES = ("linear", "log", "log10_plus_one", "db")
+OUTPUT_SCALES = get_args(FilteredOutputScale)
 
 
 def _pipeline(
@@ -41,8 +43,8 @@ def _pipeline(
     log_mode: str,
     log_scale: float | None,
     center: bool,
-    center_pad_mode: str,
-    center_tail_pad: str,
+    center_pad_mode: CenterPadMode,
+    center_tail_pad: CenterTailPad,
     normalized: bool | str,
     use_mps_kernels: bool,
 ) -> tuple[Spectrum, Output]:
@@ -101,16 +103,16 @@ def filtered_spectrogram(
     hop_length: int | None = 512,
     win_length: int | None = None,
     power: float = 1.0,
-    output_scale: str = "linear",
+    output_scale: FilteredOutputScale = "linear",
     top_db: float | None = None,
     log_amin: float = 1e-5,
-    log_mode: str = "clamp",
+    log_mode: LogMelMode = "clamp",
     log_scale: float | None = None,
     window_fn: WindowLike = "hann",
     periodic: bool = True,
     center: bool = True,
-    center_pad_mode: str = "reflect",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "reflect",
+    center_tail_pad: CenterTailPad = "symmetric",
     normalized: bool | str = False,
     use_mps_kernels: bool = True,
 ) -> Tensor:
@@ -197,16 +199,16 @@ class FilteredSpectrogramTransform(CompiledMethods, FloatBuffers):
         hop_length: int | None = 512,
         win_length: int | None = None,
         power: float = 1.0,
-        output_scale: str = "linear",
+        output_scale: FilteredOutputScale = "linear",
         top_db: float | None = None,
         log_amin: float = 1e-5,
-        log_mode: str = "clamp",
+        log_mode: LogMelMode = "clamp",
         log_scale: float | None = None,
         window_fn: WindowLike = "hann",
         periodic: bool = True,
         center: bool = True,
-        center_pad_mode: str = "reflect",
-        center_tail_pad: str = "symmetric",
+        center_pad_mode: CenterPadMode = "reflect",
+        center_tail_pad: CenterTailPad = "symmetric",
         normalized: bool | str = False,
         use_mps_kernels: bool = True,
     ) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from ._arguments import HALVES, ArgumentError, choice, integer
 from ._shared import recorded, shared
+from .typing import MelMode, MelNorm, MelScale
 
-MEL_SCALES = ("htk", "slaney")
+MEL_SCALES = get_args(MelScale)
 CONVENTIONS = ("torchaudio", "librosa")
-CLIP_MODES = ("per_example", "torchaudio_compat", "mlx_native")
+CLIP_MODES = get_args(MelMode)
 
 _HZ_PER_MEL = 200.0 / 3.0  # of Slaney's scale below 1 kHz
 _LOG_FROM_MEL = 1000.0 / _HZ_PER_MEL
@@ -82,8 +83,8 @@ def mel_bank(
     f_max: float | None,
     n_mels: int,
     sample_rate: int,
-    norm: str | None = None,
-    mel_scale: str = "htk",
+    norm: MelNorm = None,
+    mel_scale: MelScale = "htk",
     convention: str = "torchaudio",
     n_fft: int | None = None,
     dtype: torch.dtype = torch.float32,
@@ -112,8 +113,8 @@ def melscale_fbanks(
     f_max: float | None,
     n_mels: int,
     sample_rate: int,
-    norm: str | None = None,
-    mel_scale: str = "htk",
+    norm: MelNorm = None,
+    mel_scale: MelScale = "htk",
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -180,7 +181,7 @@ def amplitude_to_db(
     top_db: float | None = 80.0,
     amin: float = 1e-10,
     ref_value: float = 1.0,
-    mode: str = "torchaudio_compat",
+    mode: MelMode = "torchaudio_compat",
 ) -> Tensor:
     """Decibels of a spectrogram: c * (log10 max(x, amin) - log10 max(ref_value, amin)).
 

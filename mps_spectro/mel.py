@@ -11,8 +11,9 @@ from ._arguments import _tensor
 from ._frontend import output, run, signal, spectrum
 from ._mel_module import MelModule
 from ._shown import arguments_of
-from ._window_functions import WindowLike, window_for
+from ._window_functions import window_for
 from .filters import mel_bank
+from .typing import CenterPadMode, CenterTailPad, LogMelMode, MelMode, MelNorm, MelOutputScale, MelScale, WindowLike
 
 
 def mel_spectrogram(
@@ -25,20 +26,20 @@ def mel_spectrogram(
     window: Tensor | None = None,
     pad: int = 0,
     center: bool = True,
-    pad_mode: str = "constant",
+    pad_mode: CenterPadMode = "constant",
     power: float = 2.0,
     normalized: bool | str = False,
     n_mels: int = 128,
     f_min: float = 0.0,
     f_max: float | None = None,
-    norm: str | None = None,
-    mel_scale: str = "htk",
-    output_scale: str = "db",
+    norm: MelNorm = None,
+    mel_scale: MelScale = "htk",
+    output_scale: MelOutputScale = "db",
     log_amin: float = 1e-5,
-    log_mode: str = "clamp",
+    log_mode: LogMelMode = "clamp",
     log_scale: float | None = None,
     top_db: float | None = 80.0,
-    mode: str = "per_example",
+    mode: MelMode = "per_example",
     window_fn: WindowLike = torch.hann_window,
     mel_basis: Tensor | None = None,
     use_mps_kernels: bool = True,
@@ -136,22 +137,22 @@ class MelSpectrogramTransform(MelModule):
         f_max: float | None = None,
         pad: int = 0,
         center: bool = True,
-        pad_mode: str = "constant",
+        pad_mode: CenterPadMode = "constant",
         power: float = 2.0,
         normalized: bool | str = False,
-        norm: str | None = None,
-        mel_scale: str = "htk",
-        output_scale: str = "db",
+        norm: MelNorm = None,
+        mel_scale: MelScale = "htk",
+        output_scale: MelOutputScale = "db",
         log_amin: float = 1e-5,
-        log_mode: str = "clamp",
+        log_mode: LogMelMode = "clamp",
         log_scale: float | None = None,
         top_db: float | None = 80.0,
-        mode: str = "per_example",
+        mode: MelMode = "per_example",
         window_fn: WindowLike = torch.hann_window,
         periodic: bool = True,
         convention: str = "torchaudio",
         padding: int | str | None = None,
-        center_tail_pad: str = "symmetric",
+        center_tail_pad: CenterTailPad = "symmetric",
         drop_last_frame: bool = False,
         preemphasis: float = 0.0,
         magnitude_eps: float = 0.0,
@@ -175,7 +176,7 @@ class MelSpectrogramTransform(MelModule):
             return "db" if to_db else "linear"
         return self.output_scale if output_scale is None else output_scale
 
-    def forward(self, x: Tensor, *, output_scale: str | None = None, to_db: bool | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, output_scale: MelOutputScale | None = None, to_db: bool | None = None) -> Tensor:
         """Mel spectrogram (..., n_mels, n_frames) of x (..., T).
 
         Args:
@@ -186,7 +187,9 @@ class MelSpectrogramTransform(MelModule):
         out = self._output if scale == self.output_scale else self._output_for(scale)
         return run(x, self.window, self.mel_basis, self._spectrum, out)
 
-    def mel_spectrogram(self, x: Tensor, *, output_scale: str | None = None, to_db: bool | None = None) -> Tensor:
+    def mel_spectrogram(
+        self, x: Tensor, *, output_scale: MelOutputScale | None = None, to_db: bool | None = None
+    ) -> Tensor:
         """The same as calling the module."""
         return self(x, output_scale=output_scale, to_db=to_db)
 
@@ -197,7 +200,7 @@ class MelSpectrogramTransform(MelModule):
     def get_compiled(
         self,
         *,
-        output_scale: str | None = None,
+        output_scale: MelOutputScale | None = None,
         to_db: bool | None = None,
         backend: str | Callable[..., Any] = "aot_eager",
     ) -> Callable[[Tensor], Tensor]:
@@ -259,17 +262,17 @@ class CompatMelSpectrogramTransform(MelSpectrogramTransform):
         normalized: bool | str = False,
         wkwargs: dict[str, Any] | None = None,
         center: bool = True,
-        pad_mode: str = "reflect",
+        pad_mode: CenterPadMode = "reflect",
         onesided: bool | None = None,
-        norm: str | None = None,
-        mel_scale: str = "htk",
+        norm: MelNorm = None,
+        mel_scale: MelScale = "htk",
         *,
-        output_scale: str = "linear",
+        output_scale: MelOutputScale = "linear",
         log_amin: float = 1e-5,
-        log_mode: str = "clamp",
+        log_mode: LogMelMode = "clamp",
         log_scale: float | None = None,
         top_db: float | None = None,
-        mode: str = "torchaudio_compat",
+        mode: MelMode = "torchaudio_compat",
         use_mps_kernels: bool = True,
     ) -> None:
         theirs = arguments_of(CompatMelSpectrogramTransform, locals())

@@ -16,7 +16,8 @@ from ._float_buffers import FloatBuffers, own
 from ._frontend import run, signal
 from ._shared import shared
 from ._shown import arguments_of, shown
-from ._window_functions import WindowLike, stand_in
+from ._window_functions import stand_in
+from .typing import CenterPadMode, CenterTailPad, MelMode, MelNorm, MelScale, WindowLike
 
 _OF_DCT = ("n_mfcc", "lifter", "dct_norm")
 
@@ -105,14 +106,14 @@ def mfcc(
     f_min: float = 0.0,
     f_max: float | None = None,
     power: float = 2.0,
-    norm: str | None = "slaney",
-    mel_scale: str = "slaney",
+    norm: MelNorm = "slaney",
+    mel_scale: MelScale = "slaney",
     top_db: float | None = 80.0,
-    mode: str = "per_example",
+    mode: MelMode = "per_example",
     window_fn: WindowLike = "hann",
     center: bool = True,
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
     lifter: float = 0,
     dct_norm: str | None = "ortho",
 ) -> Tensor:
@@ -203,14 +204,14 @@ class MFCCTransform(CompiledMethods, FloatBuffers):
         f_min: float = 0.0,
         f_max: float | None = None,
         power: float = 2.0,
-        norm: str | None = "slaney",
-        mel_scale: str = "slaney",
+        norm: MelNorm = "slaney",
+        mel_scale: MelScale = "slaney",
         top_db: float | None = 80.0,
-        mode: str = "per_example",
+        mode: MelMode = "per_example",
         window_fn: WindowLike = "hann",
         center: bool = True,
-        center_pad_mode: str = "constant",
-        center_tail_pad: str = "symmetric",
+        center_pad_mode: CenterPadMode = "constant",
+        center_tail_pad: CenterTailPad = "symmetric",
         lifter: float = 0,
         dct_norm: str | None = "ortho",
     ) -> None:

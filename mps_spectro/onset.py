@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._arguments import ArgumentError, flag, integer
 from ._db_mel import db_mel_arguments, decibels
-from ._window_functions import WindowLike
+from .typing import CenterPadMode, CenterTailPad, MelMode, MelNorm, MelScale, WindowLike
 
 Aggregate = Callable[[Tensor, int], Tensor]
 
@@ -104,13 +104,13 @@ def onset_strength_multi(
     channels: Sequence[int] | Sequence[slice] | None = None,
     aggregate: str | Aggregate = "mean",
     power: float = 2.0,
-    norm: str | None = "slaney",
-    mel_scale: str = "slaney",
+    norm: MelNorm = "slaney",
+    mel_scale: MelScale = "slaney",
     top_db: float | None = 80.0,
-    mode: str = "per_example",
+    mode: MelMode = "per_example",
     window_fn: WindowLike = "hann",
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
 ) -> Tensor:
     """Onset strength of every mel band, or of groups of them, as librosa.onset.onset_strength_multi.
 
@@ -194,13 +194,13 @@ def onset_strength(
     max_size: int = 1,
     aggregate: str | Aggregate = "mean",
     power: float = 2.0,
-    norm: str | None = "slaney",
-    mel_scale: str = "slaney",
+    norm: MelNorm = "slaney",
+    mel_scale: MelScale = "slaney",
     top_db: float | None = 80.0,
-    mode: str = "per_example",
+    mode: MelMode = "per_example",
     window_fn: WindowLike = "hann",
-    center_pad_mode: str = "constant",
-    center_tail_pad: str = "symmetric",
+    center_pad_mode: CenterPadMode = "constant",
+    center_tail_pad: CenterTailPad = "symmetric",
 ) -> Tensor:
     """Onset strength envelope, as librosa.onset.onset_strength: `onset_strength_multi` of all bands as one channel.
 

@@ -15,7 +15,7 @@ from ._coverage import traced
 from ._envelope import nola_holds
 from ._reference import full_length
 from ._spectral_module import LAYOUTS, SpectralModule
-from ._window_functions import WindowFunction
+from .typing import CenterPadMode, CenterTailPad, ISTFTBackendPolicy, STFTOutputLayout, WindowFunction
 
 Compiled = Callable[[Tensor], Tensor]
 Compiler = str | Callable[..., Any]
@@ -68,12 +68,16 @@ class SpectralTransform(SpectralModule):
         ValueError: a size or a name that does not fit, a window that requires grad (`mps_spectro.stft` takes those).
     """
 
-    def get_compiled_stft(self, *, output_layout: str = "bfn", backend: Compiler = "aot_eager") -> Compiled:
+    def get_compiled_stft(
+        self, *, output_layout: STFTOutputLayout = "bfn", backend: Compiler = "aot_eager"
+    ) -> Compiled:
         """`stft` compiled, a function of x."""
         choice("output_layout", output_layout, LAYOUTS)
         return self._compiled_method("stft", backend, output_layout=output_layout)
 
-    def stft_compiled(self, x: Tensor, *, output_layout: str = "bfn", backend: Compiler = "aot_eager") -> Tensor:
+    def stft_compiled(
+        self, x: Tensor, *, output_layout: STFTOutputLayout = "bfn", backend: Compiler = "aot_eager"
+    ) -> Tensor:
         """`stft` of x by its compiled function."""
         return self.get_compiled_stft(output_layout=output_layout, backend=backend)(x)
 
@@ -86,8 +90,8 @@ class SpectralTransform(SpectralModule):
         allow_fused: bool = True,
         safety: str = "auto",
         long_mode_strategy: str = "native",
-        backend_policy: str | None = None,
-        input_layout: str = "bfn",
+        backend_policy: ISTFTBackendPolicy | None = None,
+        input_layout: STFTOutputLayout = "bfn",
         backend: Compiler = "aot_eager",
     ) -> Compiled:
         """`istft` compiled, a function of z.
@@ -143,7 +147,7 @@ class SpectralTransform(SpectralModule):
         self,
         *,
         length: int,
-        layout: str = "bnf",
+        layout: STFTOutputLayout = "bnf",
         warmup_batch: int | None = None,
         backend: Compiler = "aot_eager",
     ) -> tuple[Compiled, Compiled]:
@@ -166,7 +170,7 @@ class SpectralTransform(SpectralModule):
         *,
         length: int,
         leading_shape: Sequence[int],
-        layout: str = "bnf",
+        layout: STFTOutputLayout = "bnf",
         backend: Compiler = "aot_eager",
     ) -> tuple[Compiled, Compiled]:
         """`compiled_pair` for signals (*leading_shape, length), the same pair each time; other shapes are refused.
@@ -218,7 +222,7 @@ class SpectralTransform(SpectralModule):
         torch_like: bool = False,
         allow_fused: bool = True,
         safety: str = "off",
-        backend_policy: str | None = None,
+        backend_policy: ISTFTBackendPolicy | None = None,
         backend: Compiler = "aot_eager",
     ) -> None:
         """Compiles `stft` and `istft`, layout "bfn", for signals (batch, length) that do not require grad."""
@@ -258,9 +262,9 @@ def get_transform(
     center: bool = True,
     normalized: bool = False,
     window: Tensor | None = None,
-    center_pad_mode: str = "reflect",
-    center_tail_pad: str = "symmetric",
-    istft_backend_policy: str | None = None,
+    center_pad_mode: CenterPadMode = "reflect",
+    center_tail_pad: CenterTailPad = "symmetric",
+    istft_backend_policy: ISTFTBackendPolicy | None = None,
 ) -> SpectralTransform:
     """A `SpectralTransform` of these arguments, the same one each time, in whatever thread.
 
