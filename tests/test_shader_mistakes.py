@@ -117,15 +117,18 @@ def faults(kernel: str) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+# by default the kernels that share threadgroup memory among all threads of a group
+OTHERS = ("analysis", "synthesis")
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(k, marks=pytest.mark.slow if k in OTHERS else ()) for k in KERNELS])
 def test_kernels_without_mistakes(kernel: str, edited: Callable[[str, str], None]) -> None:
     edited(kernel, own_text(KERNELS[kernel]))
     assert faults(kernel) == []
 
 
-# by default the kernels that share threadgroup memory among all threads of a group
 BARRIERS = [
-    pytest.param(kernel, number, marks=pytest.mark.slow if kernel in ("analysis", "synthesis") else ())
+    pytest.param(kernel, number, marks=pytest.mark.slow if kernel in OTHERS else ())
     for kernel, shader in KERNELS.items()
     for number in range(len(BARRIER.findall(own_text(shader))))
 ]
@@ -156,7 +159,10 @@ LIMITS = [
 ]
 
 
-@pytest.mark.parametrize(("kernel", "right", "wrong"), LIMITS)
+@pytest.mark.parametrize(
+    ("kernel", "right", "wrong"),
+    [pytest.param(*limit, marks=pytest.mark.slow if number % 2 else ()) for number, limit in enumerate(LIMITS)],
+)
 def test_no_limit_can_be_passed(kernel: str, right: str, wrong: str, edited: Callable[[str, str], None]) -> None:
     text = own_text(KERNELS[kernel])
     assert right in text, f"{KERNELS[kernel]} no longer says {right!r}: plant this mistake in what it says now"

@@ -21,10 +21,16 @@ from mps_spectro._envelope import reciprocal_envelope
 from mps_spectro._plan import abreast, make_plan, segments
 
 # n_fft, hop and way. Hops of whole rows of the last pass: dense, with a rest of rows, and frames side by side
-TOGETHER = [(128, 16), (128, 48), (128, 128), (512, 128), (1024, 128), (2048, 512)]
 SHAPES = [
-    *((*shape, "together") for shape in TOGETHER),
-    *((*shape, "alone") for shape in (*TOGETHER, (400, 160))),
+    (128, 16, "together"),
+    (128, 48, "together"),
+    (256, 256, "together"),
+    (512, 128, "together"),
+    (1024, 128, "together"),
+    (2048, 512, "together"),
+    (400, 160, "alone"),
+    (1024, 128, "alone"),
+    (2048, 512, "alone"),
 ]
 OTHER_SHAPES = [
     (n_fft, hop, way)
