@@ -1,7 +1,8 @@
 """torch.stft and torch.istft on fused Metal shaders: a drop-in for PyTorch on Apple Silicon, NVIDIA and CPU.
 
-`patch_torch()` makes a program that was written for torch use them; `stft` and `istft` can be called directly. Mel, MFCC,
-constant-Q, onset and chroma front ends and spectral descriptors stand on the same kernels, as functions and modules.
+`patch_torch()` makes a program that was written for torch use them; `stft` and `istft` can be called directly. Mel,
+MFCC, constant-Q, onset and chroma front ends and spectral descriptors stand on the same kernels, as functions and
+modules.
 """
 
 from . import audio

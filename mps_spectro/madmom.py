@@ -160,12 +160,18 @@ def _require_kernel(x: Tensor, n_fft: int) -> None:
 # --- what needs other libraries --------------------------------------------------------------------------------------
 
 
+# the release of madmom on PyPI is older than the versions of Python and numpy that are in use
+_SOURCES = {"madmom": "git+https://github.com/CPJKU/madmom", "numpy": "numpy"}
+
+
 def _library(name: str, wanted_by: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as why:
         package = name.split(".")[0]
-        raise ImportError(f"{wanted_by} needs {package}, which cannot be imported here: {why}", name=package) from why
+        raise ImportError(
+            f"{wanted_by} needs {package}: pip install {_SOURCES[package]} ({why})", name=package
+        ) from why
 
 
 def _by_madmom(x: Tensor, *, sample_rate: float, **given: Any) -> Tensor:
